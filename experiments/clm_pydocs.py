@@ -20,11 +20,11 @@ def config() -> Run:
         arch=replace(gpt2, dropout=0.0, attention_dropout=0.0),
         objective=Causal(),
         data=data(),
-        optimizer=Optimizer(learning_rate=3e-3),
+        optimizer=Optimizer("muon", learning_rate=1e-2),  # at a few hundred steps, well ahead of adamw
         schedule=Schedule("linear", warmup=50),
-        steps=130,
+        steps=110,
         batch_size=16,
-        evaluate_every=65,
-        save_every=65,
+        evaluate_every=55,
+        save_every=55,
         evaluate_rows=256,
     )

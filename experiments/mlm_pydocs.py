@@ -19,11 +19,11 @@ def config() -> Run:
         arch=replace(preset("bert-tiny"), vocab_size=0, max_length=128, dropout=0.0, attention_dropout=0.0),
         objective=Masked(),
         data=data(),
-        optimizer=Optimizer(learning_rate=3e-3),
+        optimizer=Optimizer("muon", learning_rate=1e-2),  # at a few hundred steps, well ahead of adamw
         schedule=Schedule("linear", warmup=50),
-        steps=380,
+        steps=260,
         batch_size=16,
-        evaluate_every=190,
-        save_every=190,
+        evaluate_every=130,
+        save_every=130,
         evaluate_rows=256,
     )

@@ -20,11 +20,11 @@ def config() -> Run:
         arch=replace(t5, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0),
         objective=SpanCorruption(),
         data=data(framing="none"),
-        optimizer=Optimizer(learning_rate=3e-3),
+        optimizer=Optimizer("muon", learning_rate=1e-2),  # at a few hundred steps, well ahead of adamw
         schedule=Schedule("linear", warmup=50),
-        steps=240,
+        steps=200,
         batch_size=16,
-        evaluate_every=120,
-        save_every=120,
+        evaluate_every=100,
+        save_every=100,
         evaluate_rows=256,
     )
