@@ -79,4 +79,4 @@ def reconstruction(
         elif spans and token != vocabulary.eos:
             spans[-1].append(token)
     wanted = int(np.isin(source, vocabulary.sentinels).sum())
-    return [tokenizer.decode(span).strip() for span in spans[:wanted]]
+    return [tokenizer.decode(span) for span in spans[:wanted]]
