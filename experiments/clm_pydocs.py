@@ -22,9 +22,9 @@ def config() -> Run:
         data=data(),
         optimizer=Optimizer("muon", learning_rate=1e-2),  # at a few hundred steps, well ahead of adamw
         schedule=Schedule("linear", warmup=50),
-        steps=110,
+        steps=150,
         batch_size=16,
-        evaluate_every=55,
-        save_every=55,
+        evaluate_every=75,
+        save_every=75,
         evaluate_rows=256,
     )

@@ -107,11 +107,11 @@ def test_a_random_reconstruction_has_at_most_a_span_a_sentinel(tokenizer, words,
 @pytest.mark.parametrize(
     ("said", "spans"),
     [
-        ("<extra_id_0> the value<extra_id_1> the list</s> of", ["the value", "the list"]),
-        ("<extra_id_0> the value<extra_id_1></s>", ["the value", ""]),
-        ("<extra_id_0> a<extra_id_1> b<extra_id_2> c</s>", ["a", "b"]),  # only two were asked for
+        ("<extra_id_0> the value<extra_id_1> the list</s> of", [" the value", " the list"]),
+        ("<extra_id_0> the value<extra_id_1></s>", [" the value", ""]),
+        ("<extra_id_0> a<extra_id_1> b<extra_id_2> c</s>", [" a", " b"]),  # only two were asked for
         (" no sentinel</s>", []),
-        ("<extra_id_0> a", ["a"]),  # cut off by `count`
+        ("<extra_id_0> a", [" a"]),  # cut off by `count`
     ],
 )
 def test_a_reconstruction_reads_spans_between_sentinels(said, spans, tokenizer, words, monkeypatch):
