@@ -6,7 +6,6 @@ Importing this file imports neither jax nor transformers: `train EXPERIMENT --he
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib.util
 import math
@@ -21,7 +20,7 @@ from research.data.batches import shares
 from research.data.corpus import Data
 from research.models.arch import Arch, validate
 from research.objectives import OBJECTIVES
-from research.types import UserError
+from research.types import UserError, did_you_mean
 
 AnyObjective = functools.reduce(operator.or_, OBJECTIVES.values())
 
@@ -206,12 +205,6 @@ def _refuse_unknown(values: Any, cls: type, path: str) -> None:
         if key not in types:
             raise UserError(f"configuration: unknown field {path}{key}{did_you_mean(key, types)}")
         _refuse_unknown(value, types[key], f"{path}{key}.")
-
-
-def did_you_mean(name: str, known: Any) -> str:
-    """Return '; did you mean X?' for the nearest of the names in `known`, or an empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def flatten(values: Any, path: str = "") -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -22,8 +24,22 @@ documents of a row count 1, 2, ... (all 1 where attention may cross documents)."
 class UserError(Exception):
     """A mistake that its user can mend: one line saying what is wrong, where, and what to do.
 
-    Commands print it without a traceback and exit with status 2.
+    Commands print it without a traceback and exit with `status`.
     """
+
+    status = 2
+
+
+class Diverged(UserError):
+    """A run whose loss is no longer a number: it began well, so its status is that of a failure on the way."""
+
+    status = 1
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ': did you mean X?' for the nearest of the names in `known`, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f": did you mean {nearest[0]}?" if nearest else ""
 
 
 class Vocabulary(NamedTuple):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import pathlib
 import tempfile
 from typing import NoReturn
 
-from research.types import UserError
+from research.types import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,14 +31,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             what = "flag" if unknown[0].startswith("-") else "argument"
-            raise UserError(f"unknown {what} {unknown[0]}{nearest(unknown[0].split('=')[0], flags)}")
+            raise UserError(f"unknown {what} {unknown[0]}{did_you_mean(unknown[0].split('=')[0], flags)}")
         return values
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """Return ': did you mean X?' for the nearest of `known`, or an empty string."""
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f": did you mean {found[0]}?" if found else ""
 
 
 def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:

@@ -6,7 +6,6 @@ continues; 130 interrupted with nothing to continue.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -43,22 +42,20 @@ def _run(arguments: list[str]) -> int:
         print(_help())
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
+
+    from research.types import UserError, did_you_mean  # numpy comes with them; `--help` does not wait for that
+
     if name not in COMMANDS:
-        nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"commands are {', '.join(COMMANDS)}"
-        return _fail(f"no command {name}: {hint}")
-
-    from research.types import UserError  # numpy comes with it; `--help` does not wait for that
-
+        return _fail(f"no command {name}{did_you_mean(name, COMMANDS) or ': commands are ' + ', '.join(COMMANDS)}")
     try:
         return importlib.import_module(f"research.commands.{name}").main(rest)
     except UserError as error:
-        return _fail(" ".join(str(error).split("\n")))
+        return _fail(" ".join(str(error).split("\n")), error.status)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 2) -> int:
     print(f"error: {message}", file=sys.stderr)
-    return 2
+    return status
 
 
 def _help() -> str:

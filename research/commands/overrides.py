@@ -14,8 +14,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from research.commands.arguments import nearest
-from research.types import UserError
+from research.types import UserError, did_you_mean
 
 Config = TypeVar("Config")
 
@@ -184,7 +183,7 @@ def _nearest_field(path: str, known: dict[str, Field]) -> str:
     if parts:
         return f": it has parts, such as --{parts[0].replace('_', '-')}"
     last = [full for full in known if full.rpartition(".")[2] == path]
-    hint = f": did you mean {last[0]}?" if len(last) == 1 else nearest(path, list(known))
+    hint = f": did you mean {last[0]}?" if len(last) == 1 else did_you_mean(path, known)
     return hint.replace("mean ", "mean --").replace("_", "-")
 
 

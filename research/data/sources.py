@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +12,7 @@ from research.data import hub, pydocs
 from research.data.cache import fingerprint as digest
 from research.data.cache import hash_file
 from research.data.files import SUFFIXES, suffix, texts
-from research.types import Split, UserError
+from research.types import Split, UserError, did_you_mean
 
 FORMAT = 1  # counted up whenever the same source gives other documents, so that cached corpora are built anew
 NAMES = {
@@ -132,10 +131,8 @@ def _kind(source: Source) -> Literal["pydocs", "hub", "local"]:
     inside = path.parent != pathlib.Path(".") and path.parent.is_dir()
     if HUB_ID.fullmatch(source.path) and not suffix(path) and not inside and source.path[0] not in ".~":
         return "hub"
-    present = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, present, n=1, cutoff=0.4)
-    hint = f"did you mean {path.parent / near[0]}?" if near else "check the path"
-    raise UserError(f"{source.path}: no such file or folder; {hint}")
+    present = sorted(map(str, path.parent.iterdir())) if path.parent.is_dir() else []
+    raise UserError(f"{source.path}: no such file or folder{did_you_mean(str(path), present) or ': check the path'}")
 
 
 def _hub(source: Source, split: Split) -> tuple[Callable[[], Iterator[str]], Split | None]:

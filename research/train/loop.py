@@ -23,7 +23,7 @@ from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM
 from research.train.progress import Progress
 from research.train.session import Session, baseline, open_session, rows_of
-from research.types import State, UserError
+from research.types import Diverged, State, UserError
 
 Status = Literal["new", "unfinished", "done"]
 
@@ -40,8 +40,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         "interrupted" after SIGINT or SIGTERM, with everything saved: the same call goes on.
 
     Raises:
-        UserError: The configuration cannot work or differs from the folder's; a checkpoint is damaged beyond use; or
-            a loss is not finite, before the update that it would have made is applied or saved.
+        UserError: The configuration cannot work or differs from the folder's; a checkpoint is damaged beyond use.
+        Diverged: A loss is not finite: stopped before the update that it would have made is applied or saved.
     """
     recorded, old_fingerprint = _recorded(run, folder, allow_changes)
     if recorded and not allow_changes and status(folder) == "done":
@@ -154,7 +154,7 @@ def _steps(
     def checked(step: int, found: dict[str, Any]) -> dict[str, Any]:
         found = jax.device_get(found)
         if not found["finite"]:
-            raise UserError(_not_finite(session, step, found, checkpoints))
+            raise Diverged(_not_finite(session, step, found, checkpoints))
         return found
 
     with Progress(run.steps, "step", run.name) as progress, _interruptible() as interrupted:

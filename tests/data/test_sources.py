@@ -129,7 +129,7 @@ def test_errors_name_the_file_the_line_and_the_remedy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wikitext").mkdir()
     write(tmp_path / "corpus.txt", LINES)
-    assert refused("corpsu.txt") == "corpsu.txt: no such file or folder; did you mean corpus.txt?"
+    assert refused("corpsu.txt") == "corpsu.txt: no such file or folder: did you mean corpus.txt?"
     assert "did you mean" not in refused("/nowhere/at-all.txt")
     assert "no file to read in this folder" in refused("wikitext")  # a local folder comes before a hub id
 

@@ -20,7 +20,7 @@ from research.train.checkpoint import Checkpoints
 from research.train.loop import status, train
 from research.train.restore import evaluate_run, load_run
 from research.train.session import open_session
-from research.types import UserError
+from research.types import Diverged, UserError
 from tests.train import small
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -123,7 +123,7 @@ def test_another_configuration_is_refused_with_the_difference(source, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(source, tmp_path):
     run = one_device(small.run("causal", source, save_every=1))
     run = dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, learning_rate=1e30, clip=0.0))
-    with pytest.raises(UserError, match=r"step \d: loss .* \(seed 0, rows source:row 0:\d+.*not applied and not saved"):
+    with pytest.raises(Diverged, match=r"step \d: loss .* \(seed 0, rows source:row 0:\d+.*not applied and not saved"):
         train(run, tmp_path)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         kept = checkpoints.latest()
