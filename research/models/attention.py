@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from research.models.arch import Arch
+from research.models.cache import KeysValues, append
 from research.models.layers import Dense, Dtype, Embedding
 
 
@@ -78,19 +79,22 @@ def toeplitz(values: jax.Array, queries: int, keys: int) -> jax.Array:
     return flat.reshape(*values.shape[:-1], queries, span - 1)[..., :keys]
 
 
-def relative_bias(arch: Arch, length: int, *, bidirectional: bool) -> jax.Array:
-    """Return T5's bias on attention scores, float32[1, H, T, T]; its table [buckets, H] belongs to the calling stack.
+def relative_bias(
+    arch: Arch, queries: int, keys: int, first: int | jax.Array = 0, *, bidirectional: bool
+) -> jax.Array:
+    """Return T5's bias on attention scores, float32[1, H, T, S]; its table [buckets, H] belongs to the calling stack.
 
     It depends on index differences alone, which within a document are what they would be were it alone in its row.
+    Keys are numbered from 0, queries from `first`.
     """
     bucket = relative_bucket(
-        jnp.arange(1 - length, length),
+        jnp.arange(1 - queries, keys) - first,
         bidirectional=bidirectional,
         buckets=arch.relative_buckets,
         furthest=arch.relative_distance,
     )
     values = Embedding(arch.relative_buckets, arch.heads, name="relative")(bucket)
-    return toeplitz(values.T, length, length)[None]
+    return toeplitz(values.T, queries, keys)[None]
 
 
 def attend(
@@ -143,7 +147,7 @@ class Attention(nn.Module):
         """Split the last axis into heads: [B, T, H, d]."""
         return x.reshape(*x.shape[:-1], self.arch.heads, -1)
 
-    def keys_values(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def keys_values(self, context: jax.Array) -> KeysValues:
         """Return the keys and values of `context`, [B, S, H, d] each."""
         return self.heads(self.key(context)), self.heads(self.value(context))
 
@@ -154,9 +158,20 @@ class Attention(nn.Module):
         mask: jax.Array | None,
         bias: jax.Array | None,
         deterministic: bool,
-    ) -> jax.Array:
+        kept: KeysValues | None = None,
+        index: jax.Array | None = None,
+    ) -> tuple[jax.Array, KeysValues]:
+        """Return the output and the keys and values that it was made from.
+
+        `kept` with an `index` takes those of `x` in from that slot on; without one it stands for `context`'s.
+        """
         query = self.heads(self.query(x))
-        key, value = self.keys_values(x if context is None else context)
+        if kept is not None and index is None:
+            key, value = kept
+        else:
+            key, value = self.keys_values(x if context is None else context)
+            if kept is not None:
+                key, value = append(kept, (key, value), index)
         scale = query.shape[-1] ** -0.5 if self.arch.scale_attention else 1.0
         y = attend(
             query,
@@ -167,4 +182,4 @@ class Attention(nn.Module):
             scale=scale,
             dropout=lambda weights: self.dropout(weights, deterministic=deterministic),
         )
-        return self.out(y.reshape(*x.shape[:-1], -1))
+        return self.out(y.reshape(*x.shape[:-1], -1)), (key, value)

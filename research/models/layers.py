@@ -98,18 +98,25 @@ def index_in_document(segments: jax.Array) -> jax.Array:
     return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
 
 
-def embed(arch: Arch, x: jax.Array, segments: jax.Array | None, dtype: Dtype) -> jax.Array:
-    """Return token vectors [B, T, D] with positions and type 0 added, and normalised; tables belong to the caller."""
+def embed(
+    arch: Arch, x: jax.Array, segments: jax.Array | None, dtype: Dtype, positions: jax.Array | None = None
+) -> jax.Array:
+    """Return token vectors [B, T, D] with positions and type 0 added, and normalised; tables belong to the caller.
+
+    Without `positions`, int32[B, T], tokens are numbered from 0 within their document.
+    """
     length = x.shape[1]
     if arch.positions == "learned":
-        if length > arch.max_length:
+        if length > arch.max_length and positions is None:
             raise UserError(
                 f"rows of {length} tokens do not fit arch.max_length {arch.max_length}: shorten the rows or raise it"
             )
         first = arch.position_offset
         rows = first + arch.max_length
         table = Embedding(rows, arch.width, dtype, name="positions")
-        x = x + table(slice(first, first + length) if segments is None else first + index_in_document(segments))
+        if positions is None and segments is not None:
+            positions = index_in_document(segments)
+        x = x + table(slice(first, first + length) if positions is None else first + positions)
     if arch.types:
         table = Embedding(arch.types, arch.width, dtype, name="types")
         x = x + table(slice(0, 1))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from research.models import initialise
 from research.models.arch import Arch, validate
 from research.models.attention import Attention, cross_mask, relative_bias, self_mask
+from research.models.cache import Cache, Kept
 from research.models.heads import Head
 from research.models.layers import MLP, Dense, Dtype, Embedding, embed, norm
 from research.types import UserError
@@ -32,23 +33,30 @@ class Block(nn.Module):
         context_mask: jax.Array | None,
         bias: jax.Array | None,
         deterministic: bool,
-    ) -> jax.Array:
+        kept: Kept | None = None,
+        index: jax.Array | None = None,
+    ) -> tuple[jax.Array, Kept | None]:
+        """Return the new states, and what the block keeps of them where `kept` is given."""
         arch = self.arch
+        own, across = kept if kept else (None, None)
 
-        def add(x: jax.Array, name: str, branch: Any) -> jax.Array:
+        def add(x: jax.Array, name: str, branch: Any) -> tuple[jax.Array, Any]:
             after = norm(arch, self.dtype, f"{name}_norm")
             dropout = nn.Dropout(arch.dropout, deterministic=deterministic)
-            if arch.norm_first:
-                return x + dropout(branch(after(x)))
-            return after(x + dropout(branch(x)))
+            y, other = branch(after(x) if arch.norm_first else x)
+            x = x + dropout(y)
+            return x if arch.norm_first else after(x), other
 
         attention = Attention(arch, self.dtype, name="self_attention")
-        x = add(x, "self_attention", lambda h: attention(h, None, mask, bias, deterministic))
+        x, own = add(x, "self_attention", lambda h: attention(h, None, mask, bias, deterministic, own, index))
         if self.cross:
-            across = Attention(arch, self.dtype, name="cross_attention")
-            x = add(x, "cross_attention", lambda h: across(h, context, context_mask, None, deterministic))
+            attention = Attention(arch, self.dtype, name="cross_attention")
+            x, across = add(
+                x, "cross_attention", lambda h: attention(h, context, context_mask, None, deterministic, across)
+            )
         mlp = MLP(arch, self.dtype, name="mlp")
-        return add(x, "mlp", lambda h: mlp(h, deterministic))
+        x, _ = add(x, "mlp", lambda h: (mlp(h, deterministic), None))
+        return x, Kept(own, across) if kept else None
 
 
 class Stack(nn.Module):
@@ -70,22 +78,38 @@ class Stack(nn.Module):
         prefix: jax.Array | None = None,
         context: jax.Array | None = None,
         context_segments: jax.Array | None = None,
-    ) -> jax.Array:
+        cache: Cache | None = None,
+        valid: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        """Return the states [B, T, D], and `cache` with these tokens added where one is given.
+
+        With a cache, `valid` (bool[B, T]) says which tokens are not padding, and `prefix` that all see one another.
+        """
         arch, length = self.arch, x.shape[1]
-        x = embed(arch, x, segments, self.dtype)
+        keys, first, positions = length, 0, None
+        if cache is None:
+            mask = self_mask(length, segments, causal=self.causal, prefix=prefix)
+        else:
+            keys, first, positions = cache.valid.shape[1], cache.index, cache.positions(valid)
+            cache = cache.add(valid)
+            mask = cache.mask(length, bidirectional=prefix is not None)
+        x = embed(arch, x, segments, self.dtype, positions)
         x = nn.Dropout(arch.dropout, deterministic=deterministic)(x)
-        mask = self_mask(length, segments, causal=self.causal, prefix=prefix)
         context_mask = cross_mask(segments, context_segments) if self.cross else None
         bias = None
         if arch.positions == "relative":
-            bias = relative_bias(arch, length, bidirectional=not self.causal)
+            bias = relative_bias(arch, length, keys, first, bidirectional=not self.causal)
         block = nn.remat(Block, static_argnums=(6,)) if self.remat else Block
+        blocks = []
         for i in range(self.layers):
             one = block(arch, self.cross, self.dtype, name=f"block_{i}")
-            x = one(x, context, mask, context_mask, bias, deterministic)
+            kept = cache.blocks[i] if cache else None
+            x, kept = one(x, context, mask, context_mask, bias, deterministic, kept, first if cache else None)
+            blocks.append(kept)
         if arch.final_norm:
             x = norm(arch, self.dtype, "final_norm")(x)
-        return nn.Dropout(arch.dropout if arch.final_dropout else 0.0, deterministic=deterministic)(x)
+        x = nn.Dropout(arch.dropout if arch.final_dropout else 0.0, deterministic=deterministic)(x)
+        return x, cache._replace(blocks=tuple(blocks)) if cache else None
 
 
 class Transformer(nn.Module):
@@ -117,7 +141,7 @@ class Transformer(nn.Module):
 
     def encode(self, tokens: jax.Array, segments: jax.Array | None = None, deterministic: bool = True) -> jax.Array:
         """Return the encoder's states [B, T, D] of tokens int32[B, T]."""
-        return self.encoder(self.tokens(tokens), segments, deterministic)
+        return self.encoder(self.tokens(tokens), segments, deterministic)[0]
 
     def decode(
         self,
@@ -129,7 +153,33 @@ class Transformer(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:
         """Return the decoder's states [B, T, D] of tokens int32[B, T], given the encoder's `states` [B, S, D]."""
-        return self.decoder(self.tokens(tokens), segments, deterministic, prefix, states, source_segments)
+        return self.decoder(self.tokens(tokens), segments, deterministic, prefix, states, source_segments)[0]
+
+    def extend(
+        self,
+        tokens: jax.Array,
+        valid: jax.Array,
+        cache: Cache,
+        *,
+        bidirectional: bool = False,
+        states: jax.Array | None = None,
+        source_segments: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache]:
+        """Return the states of the last of `tokens`, ready for the vocabulary projection, [B, D], and the longer cache.
+
+        What `__call__` would give for all tokens up to it, at the price of the new ones.
+
+        Args:
+            tokens: int32[B, T], the next tokens of the decoder; padding stands on the left.
+            valid: bool[B, T], which of them are not padding.
+            cache: Of the tokens before, or `cache.empty`.
+            bidirectional: Whether these tokens see one another whatever their order, as a prefix LM's prefix does.
+            states: [B, S, D], the encoder's; used by the first call, whose cache holds what later ones need of them.
+            source_segments: int32[B, S], 0 where the source is padding; for every call.
+        """
+        prefix = jnp.ones_like(valid) if bidirectional else None
+        x, cache = self.decoder(self.tokens(tokens), None, True, prefix, states, source_segments, cache, valid)
+        return self.head(x[:, -1:])[:, 0], cache
 
     def states(
         self,

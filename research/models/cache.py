@@ -1,0 +1,63 @@
+"""What a decoder keeps of the tokens it has read, so that each new one costs one column of attention."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from research.models.arch import Arch
+
+KeysValues = tuple[jax.Array, jax.Array]  # [B, S, H, d] each
+
+
+class Kept(NamedTuple):
+    """What one block keeps."""
+
+    own: KeysValues  # of the decoder's tokens, a slot each; those from Cache.index on are not written yet
+    across: KeysValues | None  # of the encoder's states; None before the first call
+
+
+class Cache(NamedTuple):
+    """A decoder's memory: S slots a row, filled from the left, the same number in every row.
+
+    Rows of different lengths are padded on the left, so that all write the same slot at the same time: one slice
+    instead of a scatter.
+    """
+
+    index: jax.Array  # int32[]: slots filled so far
+    valid: jax.Array  # bool[B, S]: slots that hold a token rather than padding
+    blocks: tuple[Kept, ...]
+
+    def positions(self, valid: jax.Array) -> jax.Array:
+        """Return the position of each token about to be added, int32[B, T], given which are not padding."""
+        before = jnp.sum(self.valid & (jnp.arange(self.valid.shape[1]) < self.index), axis=1, dtype=jnp.int32)
+        return jnp.maximum(before[:, None] + jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)
+
+    def mask(self, length: int, bidirectional: bool) -> jax.Array:
+        """Return which slots the last `length` tokens before `index` see: bool[B, 1, T, S].
+
+        Each sees the tokens up to itself, or all that there are where `bidirectional`.
+        """
+        slots = jnp.arange(self.valid.shape[1])
+        last = self.index - 1 if bidirectional else self.index - length + jnp.arange(length)[:, None]
+        return self.valid[:, None, None, :] & (slots <= last)
+
+    def add(self, valid: jax.Array) -> Cache:
+        """Return the cache with room taken for tokens of which `valid`, bool[B, T], are not padding."""
+        filled = jax.lax.dynamic_update_slice_in_dim(self.valid, valid, self.index, axis=1)
+        return self._replace(index=self.index + valid.shape[1], valid=filled)
+
+
+def empty(arch: Arch, batch: int, slots: int, dtype: jnp.dtype = jnp.float32) -> Cache:
+    """Return a cache of `slots` tokens for `batch` rows of a decoder of shape `arch`; nothing is in it yet."""
+    shape = (batch, slots, arch.heads, arch.attention_width // arch.heads)
+    own = (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    return Cache(jnp.int32(0), jnp.zeros((batch, slots), bool), (Kept(own, None),) * arch.depth)
+
+
+def append(kept: KeysValues, new: KeysValues, index: jax.Array) -> KeysValues:
+    """Return `kept` with `new`, [B, T, H, d] each, written from slot `index` on."""
+    keys, values = (jax.lax.dynamic_update_slice_in_dim(a, b, index, axis=1) for a, b in zip(kept, new, strict=True))
+    return keys, values
