@@ -79,6 +79,7 @@ class Objective(Protocol):
     needs: ClassVar[tuple[str, ...]]  # fields of Vocabulary that must not be None or empty
     lookahead: ClassVar[int]  # tokens read beyond the row's length: 1 where targets are the next tokens
     likelihood: ClassVar[bool]  # every scored token is predicted from its own past: bits per byte are defined
+    start: ClassVar[str]  # encoder-decoders only: the field of Vocabulary whose token the decoder begins with
 
     def check(self, length: int, vocabulary: Vocabulary | None = None) -> None:
         """Raise a UserError if a field, rows of `length` tokens or, where given, the vocabulary cannot work."""

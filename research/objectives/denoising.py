@@ -58,6 +58,7 @@ class Denoising:
     needs: ClassVar[tuple[str, ...]] = ("pad", "eos", "mask")
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False
+    start: ClassVar[str] = "eos"
 
     def check(self, length: int, vocabulary: Vocabulary | None = None) -> None:
         """Raise a UserError if a field, the length of rows or the vocabulary cannot work."""
@@ -103,7 +104,7 @@ class Denoising:
         inputs = {
             "source": jnp.where(filled, source, vocabulary.pad),
             "source_segments": jnp.where(filled, segments[item], 0),
-            "tokens": spans.shift_right(tokens, segments, vocabulary.eos),
+            "tokens": spans.shift_right(tokens, segments, getattr(vocabulary, self.start)),
             "segments": segments,
         }
         return Example(inputs, tokens, real.astype(jnp.float32))

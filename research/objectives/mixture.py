@@ -69,6 +69,7 @@ class Mixture:
     needs: ClassVar[tuple[str, ...]] = ("pad", "eos", "sentinels", "modes")
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False
+    start: ClassVar[str] = "pad"
 
     def check(self, length: int, vocabulary: Vocabulary | None = None) -> None:
         """Raise a UserError if a field, the length of rows or the vocabulary cannot work."""

@@ -42,6 +42,14 @@ def test_every_field_is_typed_documented_and_defaulted(name):
     assert cls.structure in ("encoder", "decoder", "encoder-decoder") and set(cls.needs) <= set(VOCABULARY._fields)
 
 
+@pytest.mark.parametrize("objective", [o for o in ALL if o.structure == "encoder-decoder"], ids=lambda o: type(o).__name__)
+def test_a_decoder_begins_with_the_token_that_the_objective_names(objective):
+    example = examples(objective, 11, rows(11, LENGTH))
+    real = np.asarray(example.inputs["segments"][:, 0]) > 0
+    assert real.any()
+    assert set(np.asarray(example.inputs["tokens"])[real, 0]) == {getattr(VOCABULARY, objective.start)}
+
+
 @pytest.mark.parametrize("objective", ALL, ids=NAMES)
 def test_a_key_gives_the_same_example_in_any_batch(objective):
     record = rows(11, LENGTH + objective.lookahead)
