@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -156,6 +157,7 @@ def describe(
     start = {
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "step": step,
+        "command": command(),
         "git": git(pathlib.Path(__file__).parent),
         "versions": versions(),
         "devices": devices(),
@@ -165,9 +167,9 @@ def describe(
     values = {"configuration": configuration, **start, "fingerprints": fingerprints, **more, "resumed": []}
     if step > 0 and path.exists():
         earlier = read_run(folder)
+        first = {name: earlier.get(name) for name in start}
         if earlier["configuration"] != plain(configuration):
             start["configuration_before"] = earlier["configuration"]
-        first = {name: earlier[name] for name in ("started", "step", "git", "versions", "devices", "cores", "mesh")}
         values |= {**first, "resumed": [*earlier.get("resumed", []), start]}
     values = plain(values)
     try:
@@ -176,6 +178,13 @@ def describe(
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
     return values
+
+
+def command() -> str | None:
+    """Return the command line of this process as it would be typed, or None where it is not `python -m research`."""
+    if pathlib.Path(sys.argv[0]).parts[-2:] != ("research", "__main__.py"):
+        return None
+    return shlex.join(["python", "-m", "research", *sys.argv[1:]])
 
 
 def git(folder: pathlib.Path) -> dict[str, Any] | None:

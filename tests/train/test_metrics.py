@@ -165,6 +165,15 @@ def test_resuming_is_recorded_beside_the_first_start(tmp_path):
         describe(tmp_path, {}, step=9)
 
 
+def test_the_command_line_is_kept_where_it_is_ours(tmp_path, monkeypatch):
+    assert describe(tmp_path, {})["command"] is None
+    monkeypatch.setattr(sys, "argv", ["/somewhere/research/__main__.py", "train", "a b.py", "--steps", "9"])
+    assert describe(tmp_path, {})["command"] == "python -m research train 'a b.py' --steps 9"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/research/__main__.py", "train", "a b.py"])
+    resumed = describe(tmp_path, {}, step=5)
+    assert resumed["command"].endswith("--steps 9") and resumed["resumed"][0]["command"].endswith("'a b.py'")
+
+
 def test_git_commit_and_dirt(tmp_path):
     assert metrics.git(tmp_path) is None
 
