@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from research.models.arch import Arch
+from research.models.config_keys import ACTIVATIONS, Key
 from research.models.rules import Rule, norms, projections
 
 _BASE = Arch(
@@ -27,6 +28,30 @@ PRESETS: dict[str, Arch] = {
     "bart-base": _BASE,
     "bart-large": replace(_BASE, width=1024, layers=12, heads=16, mlp_width=4096),
 }
+
+CONFIG: tuple[Key, ...] = (
+    Key("vocab_size", "vocab_size"),
+    Key("width", "d_model"),
+    Key("layers", "encoder_layers"),
+    Key("decoder_layers", "decoder_layers"),
+    Key("heads", ("encoder_attention_heads", "decoder_attention_heads")),
+    Key("mlp_width", ("encoder_ffn_dim", "decoder_ffn_dim")),
+    Key("max_length", "max_position_embeddings"),  # without the offset, unlike RoBERTa's
+    Key("activation", "activation_function", "gelu", ACTIVATIONS),
+    Key("dropout", "dropout", 0.1),
+    Key("attention_dropout", "attention_dropout", 0.0),
+    Key("activation_dropout", "activation_dropout", 0.0),
+    Key("tied", "tie_word_embeddings", True),
+)
+FIXED = {
+    "is_encoder_decoder": True,
+    "is_decoder": False,
+    "scale_embedding": False,
+    "normalize_before": False,
+    "normalize_embedding": True,
+    "add_final_layer_norm": False,
+}
+CLASSES = ("BartForConditionalGeneration", "BartModel")
 
 PREFIX = "model."
 

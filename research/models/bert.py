@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from research.models.arch import Arch
+from research.models.config_keys import ACTIVATIONS, Key
 from research.models.rules import Rule, norms, projections
 
 
@@ -34,6 +35,23 @@ PRESETS: dict[str, Arch] = {
     "bert-large-uncased": _bert(1024, 24, 16),
     "bert-large-cased": _bert(1024, 24, 16, vocab_size=28996),
 }
+
+CONFIG: tuple[Key, ...] = (
+    Key("vocab_size", "vocab_size"),
+    Key("width", "hidden_size"),
+    Key("layers", "num_hidden_layers"),
+    Key("heads", "num_attention_heads"),
+    Key("mlp_width", "intermediate_size"),
+    Key("max_length", "max_position_embeddings"),
+    Key("types", "type_vocab_size", 2),
+    Key("norm_epsilon", "layer_norm_eps", 1e-12),
+    Key("activation", "hidden_act", "gelu", ACTIVATIONS),
+    Key("dropout", "hidden_dropout_prob", 0.1),
+    Key("attention_dropout", "attention_probs_dropout_prob", 0.1),
+    Key("tied", "tie_word_embeddings", True),
+)
+FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+CLASSES = ("BertForMaskedLM", "BertModel")
 
 PREFIX = "bert."
 LAYER = "bert.encoder.layer.{i}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from research.models.arch import Arch
+from research.models.config_keys import ACTIVATIONS, Key
 from research.models.rules import Rule, norms
 
 
@@ -35,6 +36,22 @@ PRESETS: dict[str, Arch] = {
     "gpt2-large": _gpt2(1280, 36, 20),
     "gpt2-xl": _gpt2(1600, 48, 25),
 }
+
+CONFIG: tuple[Key, ...] = (
+    Key("vocab_size", "vocab_size"),
+    Key("width", "n_embd"),
+    Key("layers", "n_layer"),
+    Key("heads", "n_head"),
+    Key("mlp_width", "n_inner", lambda config: 4 * config["n_embd"]),
+    Key("max_length", "n_positions"),
+    Key("norm_epsilon", "layer_norm_epsilon", 1e-5),
+    Key("activation", "activation_function", "gelu_new", ACTIVATIONS),
+    Key("dropout", ("resid_pdrop", "embd_pdrop"), 0.1),
+    Key("attention_dropout", "attn_pdrop", 0.1),
+    Key("tied", "tie_word_embeddings", True),
+)
+FIXED = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
+CLASSES = ("GPT2LMHeadModel", "GPT2Model")
 
 PREFIX = "transformer."
 LAYER = "transformer.h.{i}."

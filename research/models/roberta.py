@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from research.models import bert
 from research.models.arch import Arch
+from research.models.config_keys import Key
 from research.models.rules import Rule, norms, projections
 
 _BASE = Arch(
@@ -27,6 +28,14 @@ PRESETS: dict[str, Arch] = {
     "roberta-base": _BASE,
     "roberta-large": replace(_BASE, width=1024, layers=24, heads=16, mlp_width=4096),
 }
+
+CONFIG: tuple[Key, ...] = (
+    *(key for key in bert.CONFIG if key.ours != "max_length"),
+    Key("position_offset", "pad_token_id", 1, plus=-1),
+    Key("max_length", "max_position_embeddings", plus="position_offset"),  # the rows of the whole table
+)
+FIXED = bert.FIXED
+CLASSES = ("RobertaForMaskedLM", "RobertaModel")
 
 PREFIX = "roberta."
 RULES: tuple[Rule, ...] = (

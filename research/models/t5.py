@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from research.models.arch import Arch
+from research.models.config_keys import Key
 from research.models.rules import Rule, norms, projections
 
 
@@ -63,6 +64,34 @@ PRESETS: dict[str, Arch] = {
     "t5-v1.1-xl": _v1_1(2048, 24, 32, 5120),
     "t5-v1.1-xxl": _v1_1(4096, 24, 64, 10240),
 }
+
+# Absent in old files; `transformers` 5 writes it, as it sets tie_word_embeddings to true whatever the file holds. So
+# both of ours follow it, and who reads the file calls an architecture tied too if there is no output projection in it.
+SCALE = "scale_decoder_outputs"
+
+CONFIG: tuple[Key, ...] = (
+    Key("vocab_size", "vocab_size"),
+    Key("width", "d_model"),
+    Key("layers", "num_layers"),
+    Key("decoder_layers", "num_decoder_layers", lambda config: config["num_layers"]),
+    Key("heads", "num_heads"),
+    Key("head_width", "d_kv"),
+    Key("mlp_width", "d_ff"),
+    Key("relative_buckets", "relative_attention_num_buckets", 32),
+    Key("relative_distance", "relative_attention_max_distance", 128),
+    Key("norm_epsilon", "layer_norm_epsilon", 1e-6),
+    Key(
+        ("activation", "gated"),
+        "feed_forward_proj",
+        "relu",
+        {"relu": ("relu", False), "gated-gelu": ("gelu_tanh", True), "gated-relu": ("relu", True)},
+    ),
+    Key(("dropout", "attention_dropout", "activation_dropout"), "dropout_rate", 0.1),
+    Key("scale_logits", "tie_word_embeddings", True),
+    Key(("scale_logits", "tied"), SCALE, lambda config: config.get("tie_word_embeddings") is not False),
+)
+FIXED = {"is_encoder_decoder": True, "is_decoder": False}
+CLASSES = ("T5ForConditionalGeneration", "T5Model")
 
 PREFIX = ""
 QKVO = {"query": "q", "key": "k", "value": "v", "out": "o"}

@@ -1,0 +1,199 @@
+"""config.json of a Hugging Face folder to `Arch` and back, by the `CONFIG` tables of the families."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from research.models import FAMILIES
+from research.models.arch import Arch, validate
+from research.models.config_keys import REQUIRED, Key
+from research.types import UserError, did_you_mean
+
+NAME = "config.json"
+LARGEST = 2**31 - 1  # of any size: ids and shapes are counted in 32 bits
+KINDS = {field.name: type(field.default) for field in fields(Arch)}
+HEADS = {"tied", "head_transform", "head_bias", "pooler"}  # told by the tensors
+RATES = {"dropout", "attention_dropout", "activation_dropout"}  # T5 has one for all; the function is the same
+UNSAID = HEADS | RATES | {"init"}
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the config.json of `folder`.
+
+    Raises:
+        UserError: There is none, or it is not a JSON object; get the whole folder, or mend the file.
+    """
+    path = folder / NAME
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: give a folder as save_pretrained of transformers writes it") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}): mend it or fetch it anew") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds {_shown(config)}, not a JSON object: mend it or fetch it anew")
+    return config
+
+
+def to_arch(config: Mapping[str, Any], where: str = NAME) -> Arch:
+    """Return what `config` describes, with its LM head; nothing is allocated, and no code that it names is run.
+
+    Which heads a file holds and whether its output projection is tied, only its tensors say.
+
+    Args:
+        config: As `read` returns it.
+        where: What error messages call it.
+
+    Raises:
+        UserError: An unsupported model_type, a missing key, a value of the wrong type, or one that we have no
+            equal of; the message names the key, its value and what it may be.
+    """
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        said = "has no model_type" if kind is None else f"model_type {_shown(kind)} is not supported"
+        near = did_you_mean(kind, FAMILIES) if isinstance(kind, str) else ""
+        raise UserError(f"{where}: {said}{near or ': it must be one of the supported ones'} (supported: {known})")
+    family = FAMILIES[kind]
+    for name, value in family.FIXED.items():
+        if config.get(name) not in (None, value):
+            said = f"{where}: {name} is {_shown(config[name])}"
+            raise UserError(f"{said}, but only {_shown(value)} is supported: such a model cannot be loaded")
+    like = next(iter(family.PRESETS.values()))  # what CONFIG leaves out is the same for the whole family
+    found: dict[str, Any] = {}
+    for key in family.CONFIG:
+        found |= _fields(key, config, found, where)
+    if found.get("decoder_layers") == found["layers"]:
+        found["decoder_layers"] = 0
+    if found["vocab_size"] < 1:  # which means, to `validate`, that the tokenizer will tell
+        raise UserError(f"{where}: vocab_size is {found['vocab_size']}: it must be at least 1")
+    try:
+        return validate(replace(like, **found))
+    except UserError as error:
+        names = {field: key.names[0] for key in family.CONFIG for field in key.fields}
+        said = re.sub(r"arch\.(\w+)", lambda match: names.get(match[1], match[0]), str(error))
+        raise UserError(f"{where}: {said}") from None
+
+
+def to_config(
+    arch: Arch,
+    *,
+    pad: int | None,
+    bos: int | None,
+    eos: int | None,
+    decoder_start: int | None = None,
+    dtype: str = "float32",
+) -> dict[str, Any]:
+    """Return the config.json with which `transformers` builds the same model; `to_arch` undoes it.
+
+    Only dropout rates may be lost: where the family has fewer of them (T5 has one), those of its own count.
+
+    Args:
+        arch: With its vocab_size; where it has no head, the class named is the one without.
+        pad, bos, eos: The tokenizer's ids, None where it has none.
+        decoder_start: The id that an encoder-decoder's targets are shifted right with.
+        dtype: Of the tensors in the file.
+
+    Raises:
+        UserError: An id outside the vocabulary, or a field for which the family's config.json has no words.
+    """
+    family = FAMILIES[arch.family]
+    if not arch.vocab_size:
+        raise UserError("arch.vocab_size is 0: set it to the number of ids of the tokenizer")
+    ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
+    if arch.structure == "encoder-decoder":
+        ids["decoder_start_token_id"] = decoder_start
+    for name, number in ids.items():
+        if number is not None and not 0 <= number < arch.vocab_size:
+            raise UserError(f"{name} {number} is not below arch.vocab_size {arch.vocab_size}: use its own tokenizer")
+    like = next(iter(family.PRESETS.values()))
+    headless = (like.head_transform or like.head_bias) and not (arch.head_transform or arch.head_bias)
+    config = {"architectures": [family.CLASSES[headless]], "model_type": arch.family}
+    for key in family.CONFIG:
+        config |= dict.fromkeys(key.names, _theirs(key, _explicit(arch)))
+    config |= family.FIXED | {name: number for name, number in ids.items() if number is not None} | {"dtype": dtype}
+    if arch.structure == "encoder-decoder":
+        config["forced_eos_token_id"] = None  # BART's default is 2, whatever the vocabulary
+    _check_same(_explicit(arch), _explicit(to_arch(config)))
+    return config
+
+
+def _fields(key: Key, config: Mapping[str, Any], found: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the fields of ours that `key` sets, given those `found` so far."""
+    first, *others = key.names
+    value = _value(key, first, config, where)
+    for name in others:
+        if (other := _value(key, name, config, where)) != value:
+            raise UserError(
+                f"{where}: {first} is {_shown(value)} but {name} is {_shown(other)}: only equal ones are supported"
+            )
+    if key.words:
+        value = key.words[value]
+        return dict(zip(key.fields, value, strict=True)) if isinstance(value, tuple) else {key.fields[0]: value}
+    if key.plus:
+        value -= found[key.plus] if isinstance(key.plus, str) else key.plus
+    return dict.fromkeys(key.fields, value)
+
+
+def _value(key: Key, name: str, config: Mapping[str, Any], where: str) -> Any:
+    """Return the value of `name`, or what its absence means, if it is of the type that our field has."""
+    value = config.get(name)
+    if value is None:
+        if key.absent is REQUIRED:
+            raise UserError(f"{where}: {name} is missing: add it, or fetch the file anew")
+        value = key.absent(config) if callable(key.absent) else key.absent
+    if key.words:
+        if not isinstance(value, str) or value not in key.words:
+            raise UserError(f"{where}: {name} is {_shown(value)}, but only {', '.join(key.words)} are supported")
+        return value
+    kind = KINDS[key.fields[0]]
+    if kind is bool and not isinstance(value, bool):
+        raise UserError(f"{where}: {name} is {_shown(value)}: it must be true or false")
+    if kind is int and (type(value) is not int or abs(value) > LARGEST):
+        raise UserError(f"{where}: {name} is {_shown(value)}: it must be a whole number of at most {LARGEST}")
+    if kind is float and (type(value) not in (int, float) or not abs(value) <= LARGEST):
+        raise UserError(f"{where}: {name} is {_shown(value)}: it must be a number")
+    return kind(value)
+
+
+def _theirs(key: Key, arch: Arch) -> Any:
+    """Return the value that `key` has for `arch`."""
+    values = tuple(getattr(arch, field) for field in key.fields)
+    if key.words:
+        ours = values if len(values) > 1 else values[0]
+        return next((word for word, meaning in key.words.items() if meaning == ours), None)
+    return values[0] + (getattr(arch, key.plus) if isinstance(key.plus, str) else key.plus) if key.plus else values[0]
+
+
+def _explicit(arch: Arch) -> Arch:
+    """Return `arch` with the sizes written out that 0 stands for, and without those that it has no use for."""
+    unused = {"max_length": 512} if arch.positions == "relative" else {"relative_buckets": 32, "relative_distance": 128}
+    depth = arch.depth if arch.structure == "encoder-decoder" else 0
+    return replace(arch, decoder_layers=depth, head_width=arch.attention_width // arch.heads, **unused)
+
+
+def _check_same(arch: Arch, back: Arch) -> None:
+    """Refuse an architecture that its config.json, read `back`, does not describe."""
+    if back.position_offset != arch.position_offset:  # RoBERTa counts positions from the padding id
+        raise UserError(
+            f"arch.position_offset is {arch.position_offset}, but with this padding id {arch.family} has "
+            f"{back.position_offset}: renumber the table with research.interop.export.as_published first"
+        )
+    for name in [field.name for field in fields(Arch) if field.name not in UNSAID]:
+        ours, theirs = getattr(arch, name), getattr(back, name)
+        if ours != theirs:
+            said = f"arch.{name} is {ours}, but this {arch.family}'s config.json says {theirs}"
+            raise UserError(f"{said}: such a model cannot be exchanged")
+
+
+def _shown(value: Any) -> str:
+    """Return a value as JSON, cut to a readable length."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
