@@ -39,7 +39,11 @@ def output_projection(arch: Arch, params: Any) -> tuple[jax.Array, jax.Array | N
 
 def logits(model: nn.Module, params: Any, **inputs: Any) -> jax.Array:
     """Return float32[B, T or K, V] for the inputs of `model`: small tests and generation only, as V is large."""
-    hidden = model.apply({"params": params}, **inputs)
-    kernel, bias = output_projection(model.arch, params)
-    out = jnp.einsum("btd,vd->btv", hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    return project(model.arch, params, model.apply({"params": params}, **inputs))
+
+
+def project(arch: Arch, params: Any, hidden: jax.Array) -> jax.Array:
+    """Return float32[..., V] logits of states [..., D] that are ready for the projection."""
+    kernel, bias = output_projection(arch, params)
+    out = jnp.einsum("...d,vd->...v", hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
     return out if bias is None else out + bias

@@ -1,0 +1,368 @@
+"""Decoding: one compiled loop that reads its own words, for decoders and encoder-decoders, greedy or sampled.
+
+A batch is prompts padded on the left and sources padded on the right. Lengths are rounded up, so that a new length
+rarely compiles. What a prompt gives depends on the settings and on itself: padding is never seen, and random bits are
+named by the prompt, not by its place in the batch (products of matrices of another size may round otherwise).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xxhash
+
+from research.generate.scores import constrain, cut_tail
+from research.keys import key
+from research.models.cache import Cache, empty
+from research.models.heads import project
+from research.models.transformer import Transformer
+from research.types import UserError
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the next token is chosen, and when to end."""
+
+    method: Literal["greedy", "sample", "beam"] = "greedy"
+    """The likeliest token, a random one, or the likeliest sequence that a beam search finds."""
+    max_new_tokens: int = 64
+    """Most tokens made for a prompt; fewer where the model's positions end before."""
+    min_new_tokens: int = 0
+    """Tokens made before an end token may be."""
+    returned: int = 1
+    """Texts for each prompt: samples, or the best of the beams."""
+    temperature: float = 1.0
+    """Divides the scores before sampling."""
+    top_k: int = 0
+    """Sample among this many likeliest tokens; 0: all."""
+    top_p: float = 1.0
+    """Sample among the likeliest tokens that hold this share of the probability."""
+    min_p: float = 0.0
+    """Sample among tokens of at least this share of the likeliest one's probability."""
+    seed: int = 0
+    """Names the random bits of sampling, together with the prompt."""
+    beams: int = 4
+    """Sequences that a beam search keeps."""
+    length_penalty: float = 1.0
+    """A beam's score is its log-probability over its length to this power: above 0 favours long ones."""
+    early_stopping: Literal["no", "yes", "never"] = "no"
+    """When a beam search with as many ended sequences as beams ends: when the best open one, at its present length,
+    could not beat them; at once; or when it could not at any length."""
+    repetition_penalty: float = 1.0
+    """Divides the score of each token that was read or made; 1: none."""
+    no_repeat_ngram: int = 0
+    """Never make a run of this many tokens twice; 0: no rule."""
+    stop: tuple[int, ...] = ()
+    """Ids that end a sequence."""
+    forbidden: tuple[int, ...] = ()
+    """Ids that are never made."""
+
+
+def check(decoding: Decoding) -> Decoding:
+    """Return `decoding` if every field can work.
+
+    Raises:
+        UserError: A field out of its range; the message names it and says what it may be.
+    """
+    least = {"max_new_tokens": 1, "min_new_tokens": 0, "returned": 1, "top_k": 0, "beams": 1, "no_repeat_ngram": 0}
+    for name, bound in least.items():
+        if getattr(decoding, name) < bound:
+            raise UserError(f"{name} is {getattr(decoding, name)}: it must be at least {bound}")
+    for name in ("temperature", "repetition_penalty"):
+        if not (getattr(decoding, name) > 0 and math.isfinite(getattr(decoding, name))):
+            raise UserError(f"{name} is {getattr(decoding, name)}: it must be above 0")
+    if not 0 < decoding.top_p <= 1:
+        raise UserError(f"top_p is {decoding.top_p}: it must be above 0 and at most 1")
+    if not 0 <= decoding.min_p <= 1:
+        raise UserError(f"min_p is {decoding.min_p}: it must be from 0 to 1")
+    if not 0 <= decoding.seed < 2**32:
+        raise UserError(f"seed is {decoding.seed}: it must be at least 0 and below 2**32")
+    if not math.isfinite(decoding.length_penalty):
+        raise UserError(f"length_penalty is {decoding.length_penalty}: it must be a number")
+    if decoding.method == "beam" and decoding.returned > decoding.beams:
+        raise UserError(f"returned is {decoding.returned}, but a search of {decoding.beams} beams has no more to return")
+    if decoding.method == "greedy" and decoding.returned > 1:
+        raise UserError(f"returned is {decoding.returned}, but greedy decoding makes one text: sample, or use beams")
+    return decoding
+
+
+class Prompt(NamedTuple):
+    """What is read before the first token is made."""
+
+    tokens: tuple[int, ...]  # by the decoder: a text, or what an encoder-decoder's decoder starts with
+    source: tuple[int, ...] = ()  # by the encoder
+
+
+class Generated(NamedTuple):
+    """One sequence made for a prompt."""
+
+    tokens: tuple[int, ...]  # without the prompt, with the end token if there is one
+    score: float  # log-probability in nats; of a beam, divided by its length to the power of the length penalty
+
+
+class State(NamedTuple):
+    """What the loop carries."""
+
+    tokens: jax.Array  # int32[B, L]: prompt, then what was made
+    made: jax.Array  # int32[]: tokens made
+    done: jax.Array  # bool[B]
+    score: jax.Array  # float32[B]: log-probability of what was made
+    cache: Cache
+
+
+def generate(
+    model: Transformer,
+    params: Any,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    *,
+    batch_size: int = 16,
+    bidirectional: bool = False,
+    size: int = 0,
+) -> list[list[Generated]]:
+    """Return, for each of `prompts`, `decoding.returned` sequences, the best or first one first.
+
+    Args:
+        model: A decoder or an encoder-decoder.
+        params: Its parameters.
+        prompts: Token ids; the order does not matter.
+        decoding: The settings.
+        batch_size: Most sequences made at the same time.
+        bidirectional: Whether prompts are read as a prefix LM reads its prefix.
+        size: Ids from here on are never made (a tokenizer smaller than the embedding); 0: all may be.
+
+    Raises:
+        UserError: A setting out of range, an encoder alone, an empty prompt, or one that fills the model's positions.
+    """
+    from research.generate.beam import search
+
+    check(decoding)
+    rows = [(row, copy) for row in range(len(prompts)) for copy in range(_copies(decoding))]
+    results: list[list[Generated]] = [[] for _ in prompts]
+    width = batch_size // decoding.beams if decoding.method == "beam" else batch_size
+    for chunk in chunks(model, prompts, rows, decoding, max(1, width)):
+        some = [prompts[row] for row, _ in chunk]
+        batch = pad_batch(some, [copy for _, copy in chunk], decoding, max(1, width))
+        make = search if decoding.method == "beam" else _one_by_one
+        found = make(model, params, batch, room(model, some[0], decoding), decoding, bidirectional, size or None)
+        for (row, _), sequences in zip(chunk, found, strict=False):  # the batch is padded with rows that nobody asked for
+            results[row].extend(sequences)
+    return results
+
+
+def stream(
+    model: Transformer,
+    params: Any,
+    prompt: Prompt,
+    decoding: Decoding,
+    *,
+    bidirectional: bool = False,
+    size: int = 0,
+    every: int = 4,
+) -> Iterator[tuple[int, ...]]:
+    """Yield the tokens of one greedy or sampled sequence, `every` few at a time, as they are made.
+
+    Raises:
+        UserError: As `generate`.
+    """
+    (chunk,) = chunks(model, [prompt], [(0, 0)], check(decoding), 1)
+    batch = pad_batch([prompt for _ in chunk], [0], decoding, 1)
+    most = room(model, prompt, decoding)
+    state = begin(params, batch, model=model, new=bucket(most), bidirectional=bidirectional)
+    shown = 0
+    while shown < most and not bool(state.done.all()):
+        until = min(shown + every, most)
+        state = advance(params, state, batch, until, model=model, decoding=decoding, size=size or None)
+        made = _made(state, batch, most, decoding.stop)[0].tokens
+        yield made[shown:]
+        shown = until
+
+
+def _copies(decoding: Decoding) -> int:
+    return decoding.returned if decoding.method == "sample" else 1
+
+
+def room(model: Transformer, prompt: Prompt, decoding: Decoding) -> int:
+    """Return how many tokens can be made for `prompt`: `max_new_tokens`, or what the model's positions leave.
+
+    Raises:
+        UserError: An encoder alone, an empty prompt, or one that leaves no room.
+    """
+    arch = model.arch
+    if arch.structure == "encoder":
+        raise UserError("an encoder makes no text: use fill-mask, or a decoder or encoder-decoder")
+    if not prompt.tokens or (arch.structure == "encoder-decoder" and not prompt.source):
+        raise UserError("the prompt is empty: give at least one token")
+    if arch.positions == "relative":
+        return decoding.max_new_tokens
+    longest = max(len(prompt.tokens) + 1, len(prompt.source))
+    if longest > arch.max_length:
+        raise UserError(
+            f"the prompt has {max(len(prompt.tokens), len(prompt.source))} tokens, but the model has {arch.max_length} "
+            "positions: shorten it"
+        )
+    return min(decoding.max_new_tokens, arch.max_length - len(prompt.tokens))
+
+
+def chunks(
+    model: Transformer, prompts: Sequence[Prompt], rows: Iterable[tuple[int, int]], decoding: Decoding, size: int
+) -> Iterator[list[tuple[int, int]]]:
+    """Yield the (prompt, copy) pairs in batches of at most `size`, of like lengths and the same room."""
+
+    def shape(row: tuple[int, int]) -> tuple[int, int, int]:
+        prompt = prompts[row[0]]
+        return room(model, prompt, decoding), len(prompt.source), len(prompt.tokens)
+
+    batch: list[tuple[int, int]] = []
+    for row in sorted(rows, key=shape):
+        if batch and (len(batch) == size or shape(row)[0] != shape(batch[0])[0]):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+class Batch(NamedTuple):
+    """Prompts made rectangular."""
+
+    tokens: np.ndarray  # int32[B, P], padded on the left
+    valid: np.ndarray  # bool[B, P]
+    source: np.ndarray | None  # int32[B, S], padded on the right
+    segments: np.ndarray | None  # int32[B, S], 1 where the source is no padding
+    keys: jax.Array  # key[B], of sampling
+
+
+def bucket(length: int) -> int:
+    """Return the least of 1, 8, 12, 16, 24, 32, 48, 64, ... that is at least `length`."""
+    if length <= 1:
+        return 1
+    power = 8
+    while power < length:
+        if power * 3 // 2 >= length:
+            return power * 3 // 2
+        power *= 2
+    return power
+
+
+def pad_batch(prompts: Sequence[Prompt], copies: Sequence[int], decoding: Decoding, most: int) -> Batch:
+    """Return `prompts` as arrays of rounded-up sizes; rows up to the next power of two (at most `most`) repeat the last."""
+    rows = [*prompts, *[prompts[-1]] * (min(most, 1 << (len(prompts) - 1).bit_length()) - len(prompts))]
+    length, far = (bucket(max(len(row[i]) for row in rows)) for i in (0, 1))
+    tokens = np.zeros((len(rows), length), np.int32)
+    valid = np.zeros((len(rows), length), bool)
+    source = np.zeros((len(rows), far), np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, length - len(row.tokens) :] = row.tokens
+        valid[i, length - len(row.tokens) :] = True
+        source[i, : len(row.source)] = row.source
+    sizes = np.asarray([len(row.source) for row in rows])
+    segments = (np.arange(far) < sizes[:, None]).astype(np.int32)
+    numbers = [(_number(row), copy) for row, copy in zip(rows, [*copies, *[0] * len(rows)], strict=False)]
+    keys = jax.vmap(lambda pair: key(decoding.seed, "sampling", pair[0], pair[1]))(np.asarray(numbers, np.uint32))
+    both = bool(rows[0].source)
+    return Batch(tokens, valid, source if both else None, segments if both else None, keys)
+
+
+def _number(prompt: Prompt) -> int:
+    """Return 32 bits that name a prompt by its content."""
+    return xxhash.xxh32_intdigest(np.asarray([len(prompt.tokens), *prompt.tokens, *prompt.source], "<i8").tobytes())
+
+
+@functools.partial(jax.jit, static_argnames=("model", "new", "bidirectional"))
+def begin(params: Any, batch: Batch, *, model: Transformer, new: int, bidirectional: bool) -> State:
+    """Return the state before the first token: the encoder has read the source, the decoder's cache holds the prompt."""
+    rows, length = batch.tokens.shape
+    states = None
+    if batch.source is not None:
+        states = model.apply({"params": params}, batch.source, batch.segments, method=model.encode)
+    _, cache = model.apply(
+        {"params": params},
+        batch.tokens,
+        batch.valid,
+        empty(model.arch, rows, length + new, model.dtype),
+        bidirectional=bidirectional,
+        states=states,
+        source_segments=batch.segments,
+        method=model.extend,
+    )
+    # The loop reads the token before the one it makes. For the first that is the prompt's last, here for the second
+    # time: it writes the same keys and values into the same slot, and the loop needs no special case.
+    cache = cache._replace(index=cache.index - 1)
+    tokens = jnp.pad(batch.tokens, ((0, 0), (0, new)))
+    return State(tokens, jnp.int32(0), jnp.zeros(rows, bool), jnp.zeros(rows), cache)
+
+
+def next_scores(
+    model: Transformer, params: Any, last: jax.Array, cache: Cache, segments: jax.Array | None, size: int | None
+) -> tuple[jax.Array, Cache]:
+    """Return float32[B, V] scores of what follows `last`, int32[B], and the cache with it."""
+    hidden, cache = model.apply(
+        {"params": params},
+        last[:, None],
+        jnp.ones_like(last, bool)[:, None],
+        cache,
+        source_segments=segments,
+        method=model.extend,
+    )
+    return project(model.arch, params, hidden)[:, :size], cache
+
+
+@functools.partial(jax.jit, static_argnames=("model", "decoding", "size"), donate_argnames="state")
+def advance(
+    params: Any, state: State, batch: Batch, until: int, *, model: Transformer, decoding: Decoding, size: int | None
+) -> State:
+    """Return `state` after `until` tokens were made, or all rows have ended."""
+    prompt = batch.tokens.shape[1]
+    ended = jnp.asarray(decoding.stop or (-1,))
+
+    def step(state: State) -> State:
+        filled = prompt + state.made
+        scores, cache = next_scores(model, params, state.tokens[:, filled - 1], state.cache, batch.segments, size)
+        logp = jax.nn.log_softmax(scores, axis=-1)
+        scores = constrain(scores, state.tokens, cache.valid, filled, state.made, decoding)
+        if decoding.method == "sample":
+            keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, state.made)
+            chosen = jax.vmap(jax.random.categorical)(keys, cut_tail(scores, decoding)).astype(jnp.int32)
+        else:
+            chosen = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+        gain = jnp.take_along_axis(logp, chosen[:, None], axis=1)[:, 0]
+        return State(
+            tokens=jax.lax.dynamic_update_slice_in_dim(state.tokens, chosen[:, None], filled, axis=1),
+            made=state.made + 1,
+            done=state.done | jnp.isin(chosen, ended),
+            score=state.score + jnp.where(state.done, 0.0, gain),
+            cache=cache,
+        )
+
+    return jax.lax.while_loop(lambda state: (state.made < until) & ~state.done.all(), step, state)
+
+
+def _one_by_one(
+    model: Transformer, params: Any, batch: Batch, most: int, decoding: Decoding, bidirectional: bool, size: int | None
+) -> list[list[Generated]]:
+    state = begin(params, batch, model=model, new=bucket(most), bidirectional=bidirectional)
+    settings = dataclasses.replace(decoding, max_new_tokens=0, seed=0, returned=1)  # do not compile for these
+    state = advance(params, state, batch, most, model=model, decoding=settings, size=size)
+    return [[made] for made in _made(state, batch, most, decoding.stop)]
+
+
+def _made(state: State, batch: Batch, most: int, stop: tuple[int, ...]) -> list[Generated]:
+    """Return what each row has made, up to and with its first end token."""
+    start, made = batch.tokens.shape[1], min(int(state.made), most)
+    tokens, scores = np.asarray(state.tokens[:, start : start + made]), np.asarray(state.score)
+    return [Generated(cut(row.tolist(), stop), float(score)) for row, score in zip(tokens, scores, strict=True)]
+
+
+def cut(tokens: list[int], stop: tuple[int, ...]) -> tuple[int, ...]:
+    """Return `tokens` up to and with the first that is in `stop`."""
+    end = next((i + 1 for i, token in enumerate(tokens) if token in stop), len(tokens))
+    return tuple(tokens[:end])
