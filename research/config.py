@@ -18,6 +18,7 @@ from typing import Any, Literal
 from research.data import cleaning, sources
 from research.data.batches import shares
 from research.data.corpus import Data
+from research.data.tokenizer import promised
 from research.models.arch import Arch, validate
 from research.objectives import OBJECTIVES
 from research.types import UserError, did_you_mean
@@ -30,7 +31,7 @@ class Optimizer:
     """The update rule, its peak learning rate, and what it leaves undecayed."""
 
     name: Literal["adamw", "adafactor", "lion", "muon"] = "adamw"
-    """Update rule; muon takes the hidden matrices, scaled to adamw's step size, and leaves the rest to adamw."""
+    """Update rule; muon takes the hidden matrices, scaled to adamw's step size, and leaves the rest to Nesterov adamw."""
     learning_rate: float = 1e-3
     """Peak learning rate, reached at the end of the warm-up."""
     b1: float = 0.9
@@ -76,7 +77,8 @@ class Compute:
     """How the step is computed; nothing here changes what is learned beyond rounding and dropout's bits."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and matrix products; parameters and reductions stay float32."""
+    """Type of activations and matrix products; parameters, and sums over positions or
+    rows, stay float32."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
     dropout_bits: Literal["auto", "rbg", "threefry"] = "auto"
@@ -283,7 +285,6 @@ def check(run: Run) -> None:
         )
     _positive(run, "batch_size", "microbatches", "log_every", "keep")
     _positive(run.optimizer, "learning_rate", of="optimizer.")
-    _positive(run.data, "length", of="data.")
     _not_negative(run, "evaluate_every", "evaluate_rows", "save_every", "seed")
     _not_negative(run.optimizer, "weight_decay", "clip", "epsilon", of="optimizer.")
     _not_negative(run.schedule, "warmup", "floor", of="schedule.")
@@ -294,8 +295,11 @@ def check(run: Run) -> None:
     _share(run.optimizer, "b1", "b2", of="optimizer.")
     _share(run.loss, "label_smoothing", of="loss.")
     _share(run.schedule, "decay", of="schedule.")
+    if not run.name:
+        raise UserError("name is empty: call the run something")
     validate(run.arch)
-    run.objective.check(run.data.length)
+    check_data(run.data)
+    run.objective.check(run.data.length, None if run.data.tokenizer.path else promised(run.data.tokenizer))
     if run.batch_size % run.microbatches:
         raise UserError(f"batch_size {run.batch_size} does not divide into microbatches {run.microbatches}")
     structure = run.objective.structure
@@ -312,27 +316,29 @@ def check(run: Run) -> None:
                 f"data.length {run.data.length} makes sequences of {longest} tokens, but arch.max_length is "
                 f"{run.arch.max_length}: lower the one or raise the other"
             )
-    check_data(run)
     try:
         re.compile(run.optimizer.no_decay)
     except re.error as error:
         raise UserError(f"optimizer.no_decay is not a regular expression: {error}") from None
 
 
-def check_data(run: Run) -> None:
+def check_data(data: Data) -> None:
     """Refuse data whose fields cannot work; no text is read.
 
     Raises:
         UserError: A source, a cleaning step, a mixture's weights, or a tokenizer to be trained with too few ids.
     """
-    data = run.data
+    if not data.sources:
+        raise UserError("no source of text: give --data.sources at least one")
     for source in data.sources:
         sources.check(source)
     cleaning.check(data.cleaning)
-    if len(data.sources) > 1:
-        shares([source.weight for source in data.sources], data.temperature)
-        if data.order == "stream":
-            raise UserError(f"data.order stream reads one source, not {len(data.sources)}: use shuffled")
+    shares([source.weight for source in data.sources], data.temperature)
+    if len(data.sources) > 1 and data.order == "stream":
+        raise UserError(f"data.order stream reads one source, not {len(data.sources)}: use shuffled")
+    _positive(data, "length", of="data.")
+    _positive(data.tokenizer, "sample", of="data.tokenizer.")
+    _not_negative(data.tokenizer, "sentinels", of="data.tokenizer.")
     wanted = data.tokenizer.sentinels + 6  # pad, unk, bos, eos, mask and one piece of text
     if not data.tokenizer.path and data.tokenizer.size < wanted:
         raise UserError(

@@ -79,9 +79,12 @@ def _configuration(arguments: list[str]) -> tuple[Any, Any]:
         return run, run.data
     if not arguments:
         raise UserError("no experiment file and no --data fields given; see python -m research data --help")
+    from research.config import check_data
     from research.data.corpus import Data
 
-    return None, overrides.parse_part("data", Data(), arguments)
+    data = overrides.parse_part("data", Data(), arguments)
+    check_data(data)
+    return None, data
 
 
 def describe(prepared: Any, run: Any) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
         folder = folders[title] = options.out / name
         if status(folder) != "new" and read_run(folder)["configuration"] != to_json(run):
             raise UserError(f"{folder} holds another run: remove it, or give the demo another --out")
+        if status(folder) == "new" and folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty, and not a run: give the demo another --out")
         shutil.rmtree(folder, ignore_errors=True)  # a demo shows the whole way, never the end of an earlier one
         print(f"\n--- {title}: {EXPERIMENTS.name}/{name}.py -> {folder}")
         if train(run, folder) != "done":

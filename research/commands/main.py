@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train one experiment; the same command again resumes it",
     "sweep": "train an experiment once for every combination of the given values",
     "evaluate": "score a checkpoint of a run on any text",
+    "export": "write a run as a folder that Hugging Face's transformers loads, with a model card",
     "data": "build or inspect the data of an experiment",
     "doctor": "check the installation, the devices and the data folders",
     "demo": "pre-train a small BERT, GPT-2 and T5 on text found on this machine",

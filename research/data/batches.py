@@ -77,7 +77,7 @@ class Rows:
     rows gives each source its exact share, in shuffled slots, and each source goes through its own epochs in turn.
 
     Stream: B contiguous streams through one source, for models that carry state from step to step: at (step, b) row
-    b * (count // B) + step, wrapping. The last count % B rows are left out.
+    b * count // B + step, wrapping, so that `count` steps read every row B times.
     """
 
     corpora: Sequence[Corpus]
@@ -134,14 +134,17 @@ class Rows:
         return [Place(*map(int, place)) for place in self._places(step).T]
 
     def take(self, start: int, stop: int, with_bytes: bool = False) -> Record:
-        """Return rows start..stop-1 in their fixed order, source after source, for evaluation.
+        """Return rows start..stop-1 in their fixed order, source after source; see `pick`."""
+        return self.pick(np.arange(start, stop), with_bytes)
+
+    def pick(self, index: np.ndarray, with_bytes: bool = False) -> Record:
+        """Return the rows numbered `index`, int64[N], in their fixed order, source after source, for evaluation.
 
         Returns:
             `tokens`, `segments` and, if asked for, `bytes` (UTF-8 bytes of text that each token stands for, 0 for
-            special tokens): int32[stop - start, L]. Rows from `count` on are all padding, so that the last batch
+            special tokens): int32[N, L]. Rows from `count` on are all padding, so that the last batch
             has the shape of the others.
         """
-        index = np.arange(start, stop)
         ends = np.cumsum(self.counts)
         source = np.minimum(np.searchsorted(ends, index, side="right"), len(self.corpora) - 1)
         row = np.where(index < self.count, index - (ends - self.counts)[source], len(self.corpora[-1].tokens))
@@ -150,9 +153,9 @@ class Rows:
     def _places(self, step: int) -> np.ndarray:
         """Return int64[3, B]: source, epoch and row."""
         if self.order == "stream":
-            stream = self.counts[0] // self.batch_size
-            row = np.arange(self.batch_size) * stream + step % stream
-            return np.stack([np.zeros_like(row), np.full_like(row, step // stream), row])
+            count = self.counts[0]
+            epoch, row = np.divmod(np.arange(self.batch_size) * count // self.batch_size + step, count)
+            return np.stack([np.zeros_like(row), epoch, row])
         # A permutation costs over a millisecond however few its indices, so those of many steps are looked up at once.
         steps = max(1, min(CHUNK, 8 * int(self.counts.min()) // self.batch_size))  # few epochs of a tiny source
         chunk, at = divmod(step * self.batch_size, steps * self.batch_size)

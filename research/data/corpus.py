@@ -60,6 +60,7 @@ class Prepared:
     corpora: dict[Split, tuple[Corpus, ...]]  # one of each source
     reports: dict[Split, tuple[dict[str, Any], ...]]  # of cleaning, one of each source
     fingerprint: str  # of all the tokens, and of the tokenizer
+    parts: dict[Split, str]  # fingerprints of the tokens of each split
     tokenizer_fingerprint: str
 
     def rows(
@@ -115,6 +116,7 @@ def prepare(
         corpora=corpora,
         reports={split: tuple(corpus.meta["report"] for corpus in each) for split, each in corpora.items()},
         fingerprint=fingerprint(name, {split: [folder.name for folder in each] for split, each in folders.items()}),
+        parts={split: fingerprint([folder.name for folder in each]) for split, each in folders.items()},
         tokenizer_fingerprint=name,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -51,7 +52,7 @@ class Source:
     holdout_by: Literal["document", "tail"] = "document"
     """Hold out documents by their hash, or the last share of the characters in order."""
     limit: float = 0.0
-    """Millions of characters read of each split, at most; 0: all."""
+    """Millions of characters after which a split is read no further, whole documents; 0: all."""
 
 
 def documents(source: Source, split: Split) -> Iterator[str]:
@@ -65,10 +66,10 @@ def documents(source: Source, split: Split) -> Iterator[str]:
         UserError: the source does not exist, cannot be read or has no document; names file, line and field.
     """
     check(source)
-    kind = _kind(source)
-    if kind == "pydocs":
+    where = kind(source)
+    if where == "pydocs":
         found: Iterable[str] = pydocs.documents(split)
-    elif kind == "hub":
+    elif where == "hub":
         found = _held_out(source, split, *_hub(source, split))
     else:
         files, part = _files(source, split)
@@ -84,17 +85,17 @@ def fingerprint(source: Source, split: Split) -> str:
         UserError: as `documents`, where the source cannot be found.
     """
     check(source)
-    kind = _kind(source)
-    fields = [FORMAT, kind, split, source.limit]
-    if kind == "pydocs":
+    where = kind(source)
+    fields = [FORMAT, where, split, source.limit]
+    if where == "pydocs":
         return digest(fields, pydocs.versions())
     fields += [source.column, source.boundary]
-    if kind == "hub":
+    if where == "hub":
         _, part = _hub(source, split)
-        content = hub.revision(source.path, source.name, getattr(source, part or split))
+        content = hub.revision(source.path, source.name, source.train if part else getattr(source, split))
     else:
         files, part = _files(source, split)
-        content = [hash_file(file) for file in files]
+        content = [[suffix(file), hash_file(file)] for file in files]  # the same bytes, read as another kind
     return digest(fields, content, [part, source.holdout, source.holdout_by] if part else [])
 
 
@@ -111,7 +112,7 @@ def check(source: Source) -> None:
     """
     if not 0 <= source.holdout < 1:
         raise UserError(f"source holdout is {source.holdout}: it must be at least 0 and below 1")
-    if source.limit < 0:
+    if not 0 <= source.limit < math.inf:
         raise UserError(f"source limit is {source.limit}: give millions of characters, or 0 for all")
     try:
         re.compile(source.boundary)
@@ -119,10 +120,15 @@ def check(source: Source) -> None:
         raise UserError(
             f"source boundary {source.boundary!r} is not line, blank, file or a regular expression: {error}"
         ) from None
-    _kind(source)
+    kind(source)
 
 
-def _kind(source: Source) -> Literal["pydocs", "hub", "local"]:
+def kind(source: Source) -> Literal["pydocs", "hub", "local"]:
+    """Return what the path of `source` names; a hub id is told by its form alone, nothing is fetched.
+
+    Raises:
+        UserError: it is none of them: no such file or folder.
+    """
     path = pathlib.Path(source.path).expanduser()
     if path.exists():
         return "local"

@@ -55,6 +55,27 @@ class Tokenizer:
     """Characters of training text that the training reads: the first of each source, shared by mixture weight."""
 
 
+def promised(config: Tokenizer) -> Vocabulary:
+    """Return what is known of the tokenizer that `train` will return, before any text is read: its special tokens.
+
+    Beside them it has one ordinary token; ids are not those that the tokenizer will give.
+    """
+    taken = len(MODES) if config.sentinels >= ENOUGH_SENTINELS else 0
+    size = len(NAMES) + config.sentinels + 1
+    sentinels, none = np.arange(len(NAMES), size - 1, dtype=np.int32)[::-1], np.zeros(size, bool)
+    return Vocabulary(
+        size=size,
+        pad=0,
+        eos=1,
+        mask=2,
+        sentinels=sentinels[: config.sentinels - taken],
+        modes=sentinels[config.sentinels - taken :],
+        special=np.arange(size) < size - 1,
+        continues=none,
+        ends_sentence=none,
+    )
+
+
 def train(config: Tokenizer, documents: Iterable[str]) -> PreTrainedTokenizerFast:
     """Return a tokenizer trained on `documents`, with the special tokens of every objective.
 

@@ -43,7 +43,9 @@ class Dense(nn.Module):
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.features), jnp.float32)
         y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
         if self.bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+            # Added in float32, so that its gradient, a sum over all positions, is one too; the casts are fused away.
+            y = y.astype(jnp.float32) + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y.astype(self.dtype)
         return y.reshape(*x.shape[:-1], self.features)
 
 

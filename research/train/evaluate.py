@@ -29,7 +29,7 @@ EVALUATION_SEED = 0  # not the run's: runs of different seeds are compared on th
 
 
 def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..., dict[str, Any]]:
-    """Return evaluate(params, rows, limit=0, unigram=None) -> scores over `rows`, or its first `limit` rows."""
+    """Return evaluate(params, rows, limit=0, unigram=None) -> scores over `rows`, or `limit` of them."""
     placed = sharding.batch_sharding(trained.mesh)
     whole = sharding.replicated(trained.mesh)
 
@@ -85,15 +85,18 @@ def _training_rows(rows: Rows, size: int):
 
 
 def batches(rows: Rows, size: int, limit: int = 0):
-    """Yield (record, int32[size] row indices) over `rows` in order; the last batch is filled up with padding rows."""
+    """Yield (record, int32[size] row indices) over `rows` in order; the last batch is filled up with padding rows.
+
+    `limit` rows are spread evenly over all: the first ones would be a few articles, and of a mixture one source.
+    """
     count = min(limit, rows.count) if limit else rows.count
     for start in range(0, count, size):
-        stop = min(start + size, count)
-        record = rows.take(start, stop, with_bytes=True)
-        missing = size - (stop - start)
+        index = np.arange(start, min(start + size, count)) * rows.count // count
+        record = rows.pick(index, with_bytes=True)
+        missing = size - len(index)
         if missing:
             record = {name: np.pad(value, ((0, missing), (0, 0))) for name, value in record.items()}
-        yield record, np.arange(start, start + size, dtype=np.int32)
+        yield record, np.pad(index, (0, missing)).astype(np.int32)
 
 
 def scores(totals: dict[str, float], with_unigram: bool) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         metrics.Metrics(folder, session.run.tensorboard) as log,
     ):
         state, start = _first_state(session, checkpoints)
+        if start > session.run.steps:
+            raise UserError(f"{folder} stands at step {start}, beyond steps {session.run.steps}: raise steps")
         checkpoints.cut(start)
         log.cut(start if start else -1)
         if not start or allow_changes:
@@ -70,7 +72,11 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
             to_json(run),
             step=start,
             mesh=dict(session.trainer.mesh.shape),
-            fingerprints={"data": fingerprint, "tokenizer": session.prepared.tokenizer_fingerprint},
+            fingerprints={
+                "data": fingerprint,
+                "tokenizer": session.prepared.tokenizer_fingerprint,
+                **session.prepared.parts,
+            },
             resolved=to_json(session.run),
             parameters=sum(x.size for x in jax.tree.leaves(session.trainer.shapes.params)),
             memory=session.estimate.parts,

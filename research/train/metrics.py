@@ -188,14 +188,14 @@ def command() -> str | None:
 
 
 def git(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Return {commit, dirty} of the repository around `folder`, or None where there is none; untracked files pass."""
+    """Return {commit, dirty} of the repository around `folder`, or None where there is none; what git ignores passes."""
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(folder), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
 

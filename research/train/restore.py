@@ -26,7 +26,7 @@ from research.types import Split, UserError, Vocabulary
 
 
 class Loaded(NamedTuple):
-    """A run's model as it was evaluated: with averaged parameters where it kept them."""
+    """A run's model, as it was evaluated unless the raw parameters were asked for."""
 
     run: Run
     step: int
@@ -37,14 +37,17 @@ class Loaded(NamedTuple):
     trainer: Trainer
 
 
-def load_run(folder: pathlib.Path, checkpoint: str = "latest") -> Loaded:
-    """Return the model of a run's `checkpoint`: "latest", "best", or a step.
+def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = False) -> Loaded:
+    """Return the model of a run's `checkpoint` ("latest", "best", or a step), averaged where the run kept an average.
 
     Raises:
-        UserError: The folder holds no run, or no such or no good checkpoint.
+        UserError: The folder holds no run, or no such or no good checkpoint; or `raw` parameters are asked for, in
+            place of their average, where there is none: leave it out.
     """
     record = logs.read_run(folder)
     run = from_json(record["resolved"])
+    if raw and not run.ema:
+        raise UserError(f"--raw: {folder} kept no average of its parameters (ema is 0), all are raw: leave it out")
     keep_compiled()
     tokenizer = load(str(folder / "tokenizer"))
     words = vocabulary(tokenizer)
@@ -53,7 +56,7 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest") -> Loaded:
         state, notes = checkpoints.restore(compiled.shapes, _step(checkpoints, checkpoint, folder))
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
-    params = state.averages if run.ema else state.params
+    params = state.averages if run.ema and not raw else state.params
     return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled)
 
 
@@ -72,7 +75,10 @@ def _step(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> int | No
     if name == "latest":
         return None
     if name == "best":
-        return checkpoints.best()
+        step = checkpoints.best()
+        if step is None and checkpoints.exist():
+            print(f"warning: no checkpoint of {folder} was evaluated: taking the latest for the best", file=sys.stderr)
+        return step
     if not name.isdecimal():
         raise UserError(f"checkpoint {name!r}: give latest, best or a step of {folder}: {checkpoints.steps()}")
     return int(name)
@@ -88,10 +94,14 @@ def evaluate_run(folder: pathlib.Path, checkpoint: str, split: Split, source: So
     """
     loaded = load_run(folder, checkpoint)
     run, words = loaded.run, loaded.vocabulary
-    data = run.data
+    data = dataclasses.replace(run.data, tokenizer=Tokenizer(path=str(folder / "tokenizer")))
     if source is not None:
-        data = dataclasses.replace(data, sources=(source,), tokenizer=Tokenizer(path=str(folder / "tokenizer")))
-    rows = rows_of(run, prepare(data, (split,)), split)
+        data = dataclasses.replace(data, sources=(source,))
+    prepared = prepare(data, (split,))
+    recorded = logs.read_run(folder)["fingerprints"].get(split, prepared.parts[split])
+    if source is None and recorded != prepared.parts[split]:
+        print(f"warning: the {split} text is not what it was when {folder} was trained", file=sys.stderr)
+    rows = rows_of(run, prepared, split, evaluating=True)
     unigram = np.load(folder / UNIGRAM) if (folder / UNIGRAM).exists() else None
     scores = evaluator(run, words, loaded.trainer)(loaded.params, rows, 0, unigram)
     return {"run": str(folder), "step": loaded.step, "split": split, "rows": rows.count, **scores}

@@ -120,9 +120,9 @@ def with_steps(run: Run, training: Rows, recorded: Run | None) -> Run:
     return run
 
 
-def rows_of(run: Run, prepared: Prepared, split: Split) -> Rows:
+def rows_of(run: Run, prepared: Prepared, split: Split, evaluating: bool = False) -> Rows:
     """Return the rows of one split as the objective of `run` reads them."""
-    order = None if split == "train" else "shuffled"  # evaluation takes rows as they stand
+    order = "shuffled" if evaluating or split != "train" else None  # evaluation takes rows as they stand
     return prepared.rows(split, run.objective.lookahead, run.batch_size, run.seed, order)
 
 

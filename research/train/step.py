@@ -32,7 +32,7 @@ class Trainer(NamedTuple):
 
 
 def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Trainer:
-    """Return the compiled parts of `run`, whose arch, steps and dropout_bits are resolved (see `loop.resolve`)."""
+    """Return the compiled parts of `run`, whose arch, steps and dropout_bits are resolved (see `session.open_session`)."""
     sharding.check_batch(run.batch_size, run.microbatches, mesh)
     model = create_model(run)
     rate = optimizer.learning_rate(run.schedule, run.optimizer.learning_rate, run.steps)

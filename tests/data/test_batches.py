@@ -148,14 +148,20 @@ def test_weights_that_give_a_source_nothing_are_refused(weights):
 
 def test_stream_is_contiguous_from_step_to_step():
     rows = Rows([corpus(1000)], 10, 1, batch_size=7, order="stream")
-    each = rows.count // 7
-    assert [place.row for place in rows.locate(3)] == [b * each + 3 for b in range(7)]
-    for step in range(each - 1):
+    assert [place.row for place in rows.locate(3)] == [b * rows.count // 7 + 3 for b in range(7)]
+    for step in range(rows.count // 7 - 1):
         now, then = rows.batch(step)["tokens"], rows.batch(step + 1)["tokens"]
         assert np.array_equal(now[:, -1], then[:, 0])
-    assert rows.locate(each)[0] == (0, 1, 0)
-    read = [place.row for place in places(rows, each)]
-    assert len(set(read)) == len(read) == rows.count - rows.count % 7
+    assert rows.locate(rows.count)[0] == (0, 1, 0)
+
+
+def test_streams_read_every_row_equally_often_also_where_they_do_not_divide_the_rows():
+    rows = Rows([corpus(1000)], 10, 1, batch_size=7, order="stream")
+    assert rows.count % 7
+    first = [place.row for place in places(rows, rows.count // 7)]
+    assert len(set(first)) == len(first)
+    read = [place.row for place in places(rows, rows.count)]
+    assert np.bincount(read).tolist() == [7] * rows.count
 
 
 def test_stream_refuses_a_mixture_and_too_many_streams():

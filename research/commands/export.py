@@ -1,0 +1,63 @@
+"""`export RUN FOLDER`: write a trained model as Hugging Face's transformers reads it, with a model card."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from research.commands.arguments import Parser, check_writable
+from research.types import UserError
+
+if TYPE_CHECKING:
+    from research.train.restore import Loaded
+
+EXAMPLES = """examples:
+  python -m research export runs/x exported/x
+  python -m research export runs/x exported/x --checkpoint best
+  python -m research export runs/x exported/raw --raw
+
+Then, in any program: transformers.AutoModelForCausalLM.from_pretrained("exported/x"), or MaskedLM, or Seq2SeqLM."""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the folder and say how to load it."""
+    parser = Parser("export", __doc__ or "", epilog=EXAMPLES)
+    parser.add_argument("run", type=pathlib.Path, help="folder of a run")
+    parser.add_argument("folder", type=pathlib.Path, help="new folder, or an empty one")
+    parser.add_argument("--checkpoint", default="latest", help="latest, best (by validation loss), or a step")
+    parser.add_argument("--raw", action="store_true", help="the raw parameters of a run that kept a moving average")
+    options = parser.parse(arguments)
+    if options.checkpoint not in ("best", "latest") and not options.checkpoint.isdecimal():
+        raise UserError(f"--checkpoint: '{options.checkpoint}' is not best, latest or a step")
+    if not (options.run / "run.json").is_file():
+        raise UserError(f"no run in {options.run}: there is no run.json; give the folder that train wrote (--out)")
+
+    from research.interop.export import check_free
+
+    check_free(options.folder)
+    check_writable(options.folder.absolute().parent, "FOLDER")
+
+    from research.train.restore import load_run  # jax
+
+    loaded = load_run(options.run, options.checkpoint, raw=options.raw)
+    for remark in export(options.run, loaded, options.folder, raw=options.raw):
+        print(f"note: {remark}")
+    return 0
+
+
+def export(run: pathlib.Path, loaded: Loaded, folder: pathlib.Path, *, raw: bool = False) -> list[str]:
+    """Write a loaded run as `folder` and return what `transformers` has no word for.
+
+    Raises:
+        UserError: Something is in `folder`, or it cannot be written; or the model has no equal in `transformers`.
+    """
+    from research.interop import card
+    from research.interop.export import write
+
+    objective, words = loaded.run.objective, loaded.vocabulary
+    start = getattr(words, objective.start) if objective.structure == "encoder-decoder" else None
+    made = card.create(run, loaded.step, loaded.tokenizer, words, raw=raw)
+    write(folder, loaded.run.arch, loaded.params, loaded.tokenizer, words, made, decoder_start=start)
+    auto = card.TASKS[loaded.run.arch.structure].auto
+    print(f'step {loaded.step:,} of {run} -> {folder}: transformers.{auto}.from_pretrained("{folder}")')
+    return card.remarks(loaded.run, loaded.tokenizer, words)
