@@ -77,8 +77,8 @@ class Compute:
     """How the step is computed; nothing here changes what is learned beyond rounding and dropout's bits."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and matrix products; parameters, and sums over positions or
-    rows, stay float32."""
+    """Type of activations and matrix products; parameters, and sums over positions and rows,
+    stay float32."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
     dropout_bits: Literal["auto", "rbg", "threefry"] = "auto"

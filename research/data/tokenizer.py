@@ -62,7 +62,7 @@ def promised(config: Tokenizer) -> Vocabulary:
     """
     taken = len(MODES) if config.sentinels >= ENOUGH_SENTINELS else 0
     size = len(NAMES) + config.sentinels + 1
-    sentinels, none = np.arange(len(NAMES), size - 1, dtype=np.int32)[::-1], np.zeros(size, bool)
+    sentinels, ordinary = np.arange(len(NAMES), size - 1, dtype=np.int32)[::-1], np.arange(size) == size - 1
     return Vocabulary(
         size=size,
         pad=0,
@@ -70,9 +70,9 @@ def promised(config: Tokenizer) -> Vocabulary:
         mask=2,
         sentinels=sentinels[: config.sentinels - taken],
         modes=sentinels[config.sentinels - taken :],
-        special=np.arange(size) < size - 1,
-        continues=none,
-        ends_sentence=none,
+        special=~ordinary,
+        continues=np.zeros(size, bool),
+        ends_sentence=ordinary,
     )
 
 
