@@ -1,4 +1,4 @@
-"""Checkpoints written by the last `transformers` with Flax compute here what they computed there (slow: it installs it).
+"""Checkpoints that the last `transformers` with Flax wrote compute here what they did there (slow: it is installed).
 
 Takes some four minutes on two cores, most of it pip's, and needs a package index and Python 3.11.
 """
