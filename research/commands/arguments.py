@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 import tempfile
 from typing import NoReturn
 
@@ -59,6 +60,32 @@ def switch(arguments: list[str], flag: str) -> tuple[bool, list[str]]:
     """Return whether `flag`, which takes no value, is given, and the arguments without it."""
     rest = [argument for argument in arguments if argument.replace("_", "-") != flag]
     return len(rest) < len(arguments), rest
+
+
+def texts(prompt: str | None, file: str | None) -> list[str]:
+    """Return the one `prompt`, or the lines of `file`, or those of standard input where neither is given.
+
+    Raises:
+        UserError: Both are given; the file cannot be read, or is not UTF-8; or there is no line.
+    """
+    if prompt is not None and file is not None:
+        raise UserError("--prompt and --file are given: leave one out")
+    if prompt is not None:
+        return [prompt]
+    if file is None and sys.stdin.isatty():
+        raise UserError("no text: give --prompt TEXT, --file FILE, or lines on standard input")
+    name = file or "standard input"
+    try:
+        data = pathlib.Path(file).read_bytes() if file else sys.stdin.buffer.read()
+        lines = data.decode("utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}: check the path") from None
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{name}, line {line}: not UTF-8: convert it, for example with iconv") from None
+    if not lines:
+        raise UserError(f"{name} has no line: write one prompt a line")
+    return lines
 
 
 def check_writable(folder: pathlib.Path, flag: str = "--out") -> None:

@@ -15,6 +15,7 @@ EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 MEMBERS = {"masked (BERT)": "mlm_pydocs", "causal (GPT-2)": "clm_pydocs", "span corruption (T5)": "span_pydocs"}
 MASKED_TEXT = "Return the{mask} of the list."
 PROMPT = "Return a list of"
+TOLERANCE = 1e-5  # relative, between the loss of a run and that of its exported folder
 BROKEN_TEXT = "Return<extra_id_0> of the list, or None if<extra_id_1> is empty."
 
 
@@ -55,6 +56,9 @@ def main(arguments: list[str]) -> int:
     short = [title for title, row in last.items() if row["loss"] >= row["unigram_loss"]]
     print(f"Not below it: {', '.join(short)}.\n" if short else "All three are below it: they use the context.\n")
     _texts(*folders.values())
+    same = all([_exported(folder, last[title]["loss"]) for title, folder in folders.items()])
+    if same:
+        print("Hugging Face's transformers loads these folders; README.md in each is its model card.")
     figure = options.out / "loss.png"
     loss_curves({title: read(folder) for title, folder in folders.items()}, figure)
     print(f"\nloss curves: {figure}    all in {time.perf_counter() - started:.0f} s\n")
@@ -63,7 +67,7 @@ def main(arguments: list[str]) -> int:
     print(f"  python -m research evaluate {folders['causal (GPT-2)']} --split test")
     print("  python -m research sweep experiments/mlm_pydocs.py --seed 0 1 --optimizer.learning-rate 1e-3 3e-3")
     print("(with .venv/bin/python, or after: source .venv/bin/activate)")
-    return 1 if short and not options.steps else 0
+    return 1 if not same or (short and not options.steps) else 0
 
 
 def _table(folders: dict[str, pathlib.Path]) -> tuple[list[str], list[list[str]]]:
@@ -96,23 +100,58 @@ def _table(folders: dict[str, pathlib.Path]) -> tuple[list[str], list[list[str]]
     return header, lines
 
 
+def _exported(run: pathlib.Path, logged: float) -> bool:
+    """Export a run, read the folder back, print its loss beside the `logged` one, and return whether they agree."""
+    import jax
+
+    from research.commands.export import export
+    from research.data.corpus import prepare
+    from research.data.tokenizer import Tokenizer, vocabulary
+    from research.interop.folder import load
+    from research.train.evaluate import evaluator
+    from research.train.restore import load_run
+    from research.train.session import rows_of
+    from research.train.step import trainer
+
+    folder, loaded = run / "export", load_run(run)
+    export(run, loaded, folder)
+    found = load(folder, jax.tree.map(lambda shape: shape.sharding, loaded.trainer.shapes.params))
+    words = vocabulary(found.tokenizer)
+    data = dataclasses.replace(loaded.run.data, tokenizer=Tokenizer(path=str(folder)))
+    again = dataclasses.replace(loaded.run, arch=found.arch, data=data)  # all that it was, but from the folder
+    rows = rows_of(again, prepare(data, ("validation",)), "validation")
+    evaluate = evaluator(again, words, trainer(again, words, loaded.trainer.mesh))
+    loss = evaluate(found.params, rows, again.evaluate_rows)["loss"]
+    same = abs(loss - logged) <= TOLERANCE * abs(logged)
+    print(f"{folder}: loss {logged:.6f}, exported and read back {loss:.6f}: {'equal' if same else 'NOT EQUAL'}")
+    return same
+
+
 def _texts(masked: pathlib.Path, causal: pathlib.Path, spans: pathlib.Path) -> None:
     """Print what each model makes of a few words."""
-    from research.generate.samples import continuation, fill_mask, reconstruction
-    from research.train.restore import load_run
+    from research.generate.decoding import generate
+    from research.generate.fill import fill_mask
+    from research.generate.settings import Decoding
+    from research.train.restore import open_model
 
-    run = load_run(masked)
-    text = MASKED_TEXT.format(mask=run.tokenizer.mask_token)
-    guesses = fill_mask(run.model, run.params, run.tokenizer, text)[0]
+    model, params, reader = open_model(str(masked))
+    text = MASKED_TEXT.format(mask=reader.tokenizer.mask_token)
+    ((guesses,),) = fill_mask(model, params, reader.tokenizer, [text])
     print(f"masked:          {text}")
     print("                 " + ", ".join(f"{word!r} {share:.1%}" for word, share in guesses))
-    run = load_run(causal)
+    model, params, reader = open_model(str(causal))
+    prompt = reader.prompt(PROMPT)
+    sampling = reader.settings(Decoding("sample", max_new_tokens=40, top_k=40))
+    ((found,),) = generate(model, params, [prompt], sampling, size=reader.vocabulary.size)
     print(f"causal:          {PROMPT} ...")
-    _indented(continuation(run.model, run.params, run.tokenizer, run.vocabulary, PROMPT))
-    run = load_run(spans)
+    _indented(PROMPT + reader.text(prompt, found.tokens))
+    model, params, reader = open_model(str(spans))
+    prompt, greedy = reader.prompt(BROKEN_TEXT), reader.settings(Decoding(max_new_tokens=24))
+    ((found,),) = generate(model, params, [prompt], greedy, size=reader.vocabulary.size)
     print(f"span corruption: {BROKEN_TEXT}")
-    found = reconstruction(run.model, run.params, run.tokenizer, run.vocabulary, BROKEN_TEXT)
-    _indented("; ".join(f"<extra_id_{i}> = {span!r}" for i, span in enumerate(found)) or "(no span)")
+    answers = map(reader.tokenizer.decode, reader.spans(found.tokens).values())
+    pieces = [f"<extra_id_{i}> = {span!r}" for i, span in enumerate(answers)]
+    _indented("; ".join(pieces) or "(no span)")
 
 
 def _indented(text: str) -> None:

@@ -15,6 +15,8 @@ COMMANDS = {
     "sweep": "train an experiment once for every combination of the given values",
     "evaluate": "score a checkpoint of a run on any text",
     "export": "write a run as a folder that Hugging Face's transformers loads, with a model card",
+    "generate": "continue or answer prompts with a run, an exported folder or a hub id",
+    "fill-mask": "fill in masked words with one of these",
     "data": "build or inspect the data of an experiment",
     "doctor": "check the installation, the devices and the data folders",
     "demo": "pre-train a small BERT, GPT-2 and T5 on text found on this machine",
@@ -49,7 +51,7 @@ def _run(arguments: list[str]) -> int:
     if name not in COMMANDS:
         return _fail(f"no command {name}{did_you_mean(name, COMMANDS) or ': commands are ' + ', '.join(COMMANDS)}")
     try:
-        return importlib.import_module(f"research.commands.{name}").main(rest)
+        return importlib.import_module(f"research.commands.{name.replace('-', '_')}").main(rest)
     except UserError as error:
         return _fail(" ".join(str(error).split("\n")), error.status)
 

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.generate.decoding import Batch, Decoding, Generated, begin, bucket, next_scores
+from research.generate.decoding import Batch, Generated, begin, bucket, next_scores
 from research.generate.scores import constrain
+from research.generate.settings import Decoding
 from research.models.cache import Cache
 from research.models.transformer import Transformer
 

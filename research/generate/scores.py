@@ -6,13 +6,10 @@ are those of `transformers`, so that the same settings give the same tokens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 
-if TYPE_CHECKING:
-    from research.generate.decoding import Decoding
+from research.generate.settings import Decoding
 
 
 def constrain(

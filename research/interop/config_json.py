@@ -15,6 +15,7 @@ from research.models.config_keys import REQUIRED, Key
 from research.types import UserError, did_you_mean
 
 NAME = "config.json"
+GENERATION = "generation_config.json"
 LARGEST = 2**31 - 1  # of any size: ids and shapes are counted in 32 bits
 KINDS = {field.name: type(field.default) for field in fields(Arch)}
 HEADS = {"tied", "head_transform", "head_bias", "pooler"}  # told by the tensors
@@ -22,13 +23,13 @@ RATES = {"dropout", "attention_dropout", "activation_dropout"}  # T5 has one for
 UNSAID = HEADS | RATES | {"init"}
 
 
-def read(folder: pathlib.Path) -> dict[str, Any]:
-    """Return the config.json of `folder`.
+def read(folder: pathlib.Path, name: str = NAME) -> dict[str, Any]:
+    """Return the config.json of `folder`, or another file that holds a JSON object.
 
     Raises:
         UserError: There is none, or it is not a JSON object; get the whole folder, or mend the file.
     """
-    path = folder / NAME
+    path = folder / name
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -197,3 +198,22 @@ def _shown(value: Any) -> str:
     """Return a value as JSON, cut to a readable length."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def ends(folder: pathlib.Path) -> tuple[int | None, tuple[int, ...]]:
+    """Return (the id that the decoder of an encoder-decoder begins with, the ids that end a text) of a folder.
+
+    generation_config.json says so where there is one, as to `transformers`; else config.json does.
+
+    Raises:
+        UserError: A file is not JSON, or an id is not a whole number.
+    """
+    known = read(folder)
+    if (folder / GENERATION).exists():
+        known = known | {name: id_ for name, id_ in read(folder, GENERATION).items() if id_ is not None}
+    start, stop = known.get("decoder_start_token_id"), known.get("eos_token_id")
+    stop = tuple(stop) if isinstance(stop, list) else () if stop is None else (stop,)
+    for name, id_ in [("decoder_start_token_id", start), *(("eos_token_id", each) for each in stop)]:
+        if id_ is not None and (not isinstance(id_, int) or id_ < 0):
+            raise UserError(f"{folder}: {name} is {_shown(id_)}: it must be the id of a token")
+    return start, stop

@@ -8,7 +8,7 @@ Nothing here reads or writes files, and arrays are numpy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 from research.models.arch import Arch
 from research.models.paths import flatten, unflatten
 from research.types import UserError
+
+HEADS = ("head/", "pooler/")  # how the paths begin of what follows the last block
 
 
 class Rule(NamedTuple):
@@ -100,46 +102,94 @@ def to_huggingface(arch: Arch, params: Mapping[str, Any]) -> dict[str, np.ndarra
     return tensors
 
 
+class Match(NamedTuple):
+    """One tensor of a file and the parameters that it holds."""
+
+    paths: tuple[str, ...]
+    name: str  # as the file has it
+    copies: tuple[str, ...]  # tensors of the file that must equal it
+    turn: str
+    widths: tuple[int, ...]  # of each parameter along the last axis
+
+
+def match(
+    arch: Arch, shapes: Mapping[str, tuple[int, ...]], optional: tuple[str, ...] = ()
+) -> tuple[list[Match], list[str]]:
+    """Return which tensor of a Hugging Face file, known by their shapes, holds which parameters of `arch`.
+
+    Names may lack the family's prefix (`bert.`, `transformer.`, `model.`), as files of models without a head do; heads
+    that `arch` has not are left out.
+
+    Args:
+        arch: What the file should hold.
+        shapes: Of every tensor in it, by name.
+        optional: How paths begin that need not be there, as HEADS; those absent are returned beside the matches.
+
+    Raises:
+        UserError: A tensor that is missing, unexpected or of another shape; the message names the tensor and both
+            shapes.
+    """
+    family = _family(arch)
+    left: dict[str, str] = {}
+    for name in shapes:
+        if (other := left.setdefault(_canonical(name, family), name)) != name:
+            raise UserError(f"tensors {other} and {name} are the same parameter: remove one of them")
+    matches, absent = [], []
+    rows = list(expected(arch))
+    own = {name for _, _, name, _ in rows}  # an untied projection is no copy
+    for rule, paths, name, ours in rows:
+        copies = [copy for copy, of in family.COPIES.items() if of == name and copy not in own]
+        found = [left.pop(n) for n in (name, *copies) if n in left]
+        if not found and paths[0].startswith(optional):
+            absent += paths
+            continue
+        if not found:
+            raise UserError(f"tensor {name} is missing: the file does not hold this {arch.family} architecture")
+        widths = tuple(shape[-1] for shape in ours)
+        shape = (*ours[0][:-1], sum(widths))
+        shape = shape[::-1] if rule.turn == "transpose" else (1, *shape) if rule.turn == "row" else shape
+        if tuple(shapes[found[0]]) != shape:
+            raise UserError(f"tensor {found[0]} has shape {tuple(shapes[found[0]])}, the architecture says {shape}")
+        matches.append(Match(paths, found[0], tuple(found[1:]), rule.turn, widths))
+    known = [rule.theirs for rule in family.RULES if rule.paths[0].startswith(HEADS)]
+    for name, stored in left.items():
+        if name not in known and not _ignored(name, family):
+            raise UserError(f"tensor {stored} is unexpected: the architecture has no place for it")
+    return matches, absent
+
+
+def leaves(matches: Iterable[Match], tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (path, array) of the parameters in `tensors`, one tensor at a time; arrays are views of theirs.
+
+    Raises:
+        UserError: A tensor that should equal one it is tied to and does not.
+    """
+    for one in matches:
+        tensor = np.asarray(tensors[one.name])
+        for copy in one.copies:
+            if not np.array_equal(tensors[copy], tensor):
+                raise UserError(f"tensor {copy} differs from {one.name}, to which this architecture ties it")
+        tensor = tensor.T if one.turn == "transpose" else tensor[0] if one.turn == "row" else tensor
+        yield from zip(one.paths, np.split(tensor, np.cumsum(one.widths)[:-1], axis=-1), strict=True)
+
+
 def from_huggingface(arch: Arch, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return float32 parameters (nested, below "params") of the tensors of a Hugging Face file; inverts the above.
 
-    Names may lack the family's prefix (`bert.`, `transformer.`, `model.`), as files of models without a head do; heads
-    that `arch` has not are left out. Float32 tensors are not copied.
+    Float32 tensors are not copied.
 
     Raises:
-        UserError: A tensor that is missing, unexpected, of another shape, or that should equal one it is tied to and
-            does not; the message names the tensor and both shapes.
+        UserError: As `match` and `leaves`.
     """
+    matches, _ = match(arch, {name: np.shape(tensor) for name, tensor in tensors.items()})
+    return unflatten({path: array.astype(np.float32, copy=False) for path, array in leaves(matches, tensors)})
+
+
+def heads(arch: Arch, names: Iterable[str]) -> set[str]:
+    """Return the paths of heads that a file with tensors of these `names` holds, whether `arch` has them or not."""
     family = _family(arch)
-    left = {_canonical(name, family): name for name in tensors}
-    leaves = {}
-    rows = list(expected(arch))
-    own = {name for _, _, name, _ in rows}  # an untied projection is no copy
-    for rule, paths, name, shapes in rows:
-        copies = [copy for copy, of in family.COPIES.items() if of == name and copy not in own]
-        stored = next((left[n] for n in (name, *copies) if n in left), None)
-        if stored is None:
-            raise UserError(f"tensor {name} is missing: the file does not hold this {arch.family} architecture")
-        left.pop(name, None)
-        width = sum(shape[-1] for shape in shapes)
-        ours = (*shapes[0][:-1], width)
-        shape = ours[::-1] if rule.turn == "transpose" else (1, *ours) if rule.turn == "row" else ours
-        tensor = np.asarray(tensors[stored])
-        if tensor.shape != shape:
-            raise UserError(f"tensor {stored} has shape {tensor.shape}, the architecture says {shape}")
-        for copy in copies:
-            other = left.pop(copy, stored)
-            if other != stored and not np.array_equal(tensors[other], tensor):
-                raise UserError(f"tensor {other} differs from {stored}, to which this architecture ties it")
-        tensor = tensor.astype(np.float32, copy=False)
-        tensor = tensor.T if rule.turn == "transpose" else tensor[0] if rule.turn == "row" else tensor
-        parts = np.split(tensor, np.cumsum([shape[-1] for shape in shapes])[:-1], axis=-1)
-        leaves |= dict(zip(paths, parts, strict=True))
-    heads = [rule.theirs for rule in family.RULES if rule.paths[0].startswith(("head/", "pooler/"))]
-    for name, stored in left.items():
-        if name not in heads and not _ignored(name, family):
-            raise UserError(f"tensor {stored} is unexpected: the architecture has no place for it")
-    return unflatten(leaves)
+    there = {_canonical(name, family) for name in names}
+    return {rule.paths[0] for rule in family.RULES if rule.paths[0].startswith(HEADS) and rule.theirs in there}
 
 
 def _canonical(name: str, family: Any) -> str:

@@ -15,6 +15,10 @@ from research.config import Mesh, Run, from_json
 from research.data.corpus import prepare
 from research.data.sources import Source
 from research.data.tokenizer import Tokenizer, load, vocabulary
+from research.generate.prompts import Reader
+from research.interop.config_json import ends
+from research.interop.folder import locate
+from research.interop.folder import load as pretrained
 from research.models.transformer import Transformer
 from research.report import logs
 from research.train import sharding
@@ -58,6 +62,43 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
         print(f"warning: {note}", file=sys.stderr)
     params = state.averages if run.ema and not raw else state.params
     return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled)
+
+
+class Opened(NamedTuple):
+    """A model that can be prompted, wherever it came from."""
+
+    model: Transformer
+    params: Any
+    reader: Reader
+
+
+def open_model(path: str, checkpoint: str | None = None) -> Opened:
+    """Return the model of a run's folder, of a folder in Hugging Face's layout, or of a hub id.
+
+    Raises:
+        UserError: There is no model, or it is damaged; a `checkpoint` is asked of something that is no run; or the
+            folder has no tokenizer.
+    """
+    if (pathlib.Path(path) / logs.RUN).exists():
+        loaded = load_run(pathlib.Path(path), checkpoint or "latest")
+        words, objective = loaded.vocabulary, loaded.run.objective
+        start = getattr(words, objective.start) if hasattr(objective, "start") else None
+        stop = () if words.eos is None else (words.eos,)
+        structure = loaded.run.arch.structure
+        return Opened(loaded.model, loaded.params, Reader(loaded.tokenizer, words, structure, objective, start, stop))
+    if checkpoint:
+        raise UserError(f"--checkpoint {checkpoint}: {path} is no run: it has one set of parameters")
+    keep_compiled()
+    folder = locate(path)
+    found = pretrained(folder)
+    if found.tokenizer is None:
+        raise UserError(f"{folder} has no tokenizer: add tokenizer.json and tokenizer_config.json")
+    start, stop = ends(folder)
+    return Opened(
+        found.model,
+        found.params,
+        Reader(found.tokenizer, vocabulary(found.tokenizer), found.arch.structure, None, start, stop),
+    )
 
 
 def _mesh(run: Run) -> jax.sharding.Mesh:

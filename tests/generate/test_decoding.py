@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.generate.decoding import Decoding, Prompt, bucket, chunks, generate, stream
+from research.generate.decoding import Prompt, bucket, chunks, generate, stream
 from research.generate.scores import cut_tail, nucleus
+from research.generate.settings import Decoding
 from research.models.heads import logits
 from research.models.rules import from_huggingface
 from research.models.transformer import Transformer
