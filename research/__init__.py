@@ -27,6 +27,7 @@ _EXPORTS = {
     "SpanCorruption": "research.objectives.span_corruption",
     "Denoising": "research.objectives.denoising",
     "Mixture": "research.objectives.mixture",
+    "load": "research.interop.folder",
     "Vocabulary": "research.types",
     "Example": "research.types",
     "UserError": "research.types",
