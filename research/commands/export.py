@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     if not (options.run / "run.json").is_file():
         raise UserError(f"no run in {options.run}: there is no run.json; give the folder that train wrote (--out)")
 
+    from research.interop.card import TASKS
     from research.interop.export import check_free
 
     check_free(options.folder)
@@ -40,7 +41,11 @@ def main(arguments: list[str]) -> int:
     from research.train.restore import load_run  # jax
 
     loaded = load_run(options.run, options.checkpoint, raw=options.raw)
-    for remark in export(options.run, loaded, options.folder, raw=options.raw):
+    remarks = export(options.run, loaded, options.folder, raw=options.raw)
+    auto = TASKS[loaded.run.arch.structure].auto
+    print(f"step {loaded.step:,} of {options.run} -> {options.folder}")
+    print(f'transformers.{auto}.from_pretrained("{options.folder}")')
+    for remark in remarks:
         print(f"note: {remark}")
     return 0
 
@@ -58,6 +63,4 @@ def export(run: pathlib.Path, loaded: Loaded, folder: pathlib.Path, *, raw: bool
     start = getattr(words, objective.start) if objective.structure == "encoder-decoder" else None
     made = card.create(run, loaded.step, loaded.tokenizer, words, raw=raw)
     write(folder, loaded.run.arch, loaded.params, loaded.tokenizer, words, made, decoder_start=start)
-    auto = card.TASKS[loaded.run.arch.structure].auto
-    print(f'step {loaded.step:,} of {run} -> {folder}: transformers.{auto}.from_pretrained("{folder}")')
     return card.remarks(loaded.run, loaded.tokenizer, words)
