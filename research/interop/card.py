@@ -193,7 +193,7 @@ def _title(run: Run, record: dict[str, Any], step: int, raw: bool) -> str:
         )
     return (
         f"# {run.name}\n\nA {arch.family.upper()} {arch.structure} of {depth} and width {arch.width}, "
-        f"{record['parameters']:,} parameters, trained by Tercet from random weights for {step:,} of {run.steps:,} "
+        f"{record['parameters']:,} parameters, trained by Tercet for {step:,} of {run.steps:,} "
         f"steps ({step * run.batch_size * run.data.length:,} tokens).{average}"
     )
 

@@ -87,7 +87,8 @@ def write(
         _write_tensors(partial, tensors, shard)
         save(tokenizer, partial)
         card.save(partial / "README.md")
-        for path in partial.rglob("*"):
+        for path in partial.iterdir():
+            shutil.copymode(partial / NAME, path)  # safetensors lets none but the owner read its files
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         partial.rename(folder)

@@ -142,6 +142,7 @@ def test_the_tokenizer_and_its_ids_come_along(tokenizer, words, tmp_path):
     assert json.loads((folder / "generation_config.json").read_text()) == {f"{name}_token_id": ids[name] for name in ids}
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["model"]
     assert (folder / "README.md").read_text() == "# model\n"
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # who may read one may read all
     arch, params = drawn("bert", words)
     assert not (write(tmp_path / "bert", arch, params, tokenizer, words) / "generation_config.json").exists()
 
