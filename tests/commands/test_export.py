@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from research.commands import demo
 from research.commands.export import export
 from research.config import Mesh, to_json
 from research.interop import card
 from research.keys import key
 from research.models import preset
 from research.models.heads import logits
+from research.report.logs import read
 from research.train.evaluate import batches
 from research.train.loop import train
 from research.train.restore import load_run
@@ -53,6 +56,15 @@ def test_a_run_becomes_a_folder_that_transformers_loads(trained, command, tmp_pa
         readme = (tmp_path / name / "README.md").read_text()
         assert ("model-index" in readme) == (name == "averaged")
     assert np.abs(found["raw"] - found["averaged"]).max() > 1e-4
+
+
+def test_the_demo_tells_whether_the_folder_has_the_same_loss(trained, capsys):
+    last = [row for row in read(trained) if row["kind"] == "evaluation"][-1]["loss"]
+    assert demo._exported(trained, last)
+    assert capsys.readouterr().out.endswith(f"{last:.6f}: equal\n")
+    shutil.rmtree(trained / "export")
+    assert not demo._exported(trained, last * 1.0001)
+    assert capsys.readouterr().out.endswith(": NOT EQUAL\n")
 
 
 def test_raw_is_an_error_where_all_parameters_are(command, tmp_path):
