@@ -27,6 +27,18 @@ AnyObjective = functools.reduce(operator.or_, OBJECTIVES.values())
 
 
 @dataclass(frozen=True)
+class Init:
+    """What the parameters start from."""
+
+    path: str = ""
+    """A run's folder, a folder in Hugging Face's layout, or a hub id: the shape of the model (of `arch`, all but the
+    dropout rates) and, unless data.tokenizer.path names another, the tokenizer come from there. Empty: fresh ones."""
+    positions: Literal["keep", "resize"] = "keep"
+    """Learned positions as they are there, longer rows being refused; or cut to arch.max_length, or continued to it by
+    repeating them."""
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """The update rule, its peak learning rate, and what it leaves undecayed."""
 
@@ -111,6 +123,8 @@ class Run:
     """Text, tokenizer and rows."""
     seed: int = 0
     """Names every random stream: weights, order, corruption, dropout."""
+    init: Init = Init()
+    """What the parameters start from."""
     optimizer: Optimizer = Optimizer()
     """The update rule."""
     schedule: Schedule = Schedule()
@@ -266,8 +280,10 @@ def _frames(error: BaseException):
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def check(run: Run) -> None:
+def check(run: Run, resolved: bool = False) -> None:
     """Refuse a run that cannot work, before any data is read or memory taken.
+
+    Where it starts from a checkpoint the shape of the model is not known until that is `resolved`.
 
     Raises:
         UserError: One line naming the field, what is wrong with it and what to do.
@@ -297,11 +313,21 @@ def check(run: Run) -> None:
     _share(run.schedule, "decay", of="schedule.")
     if not run.name:
         raise UserError("name is empty: call the run something")
-    validate(run.arch)
     check_data(run.data)
-    run.objective.check(run.data.length, None if run.data.tokenizer.path else promised(run.data.tokenizer))
     if run.batch_size % run.microbatches:
         raise UserError(f"batch_size {run.batch_size} does not divide into microbatches {run.microbatches}")
+    try:
+        re.compile(run.optimizer.no_decay)
+    except re.error as error:
+        raise UserError(f"optimizer.no_decay is not a regular expression: {error}") from None
+    if resolved or not run.init.path:
+        _check_shape(run)
+
+
+def _check_shape(run: Run) -> None:
+    """Refuse a model, an objective and rows that do not go together."""
+    validate(run.arch)
+    run.objective.check(run.data.length, None if run.data.tokenizer.path else promised(run.data.tokenizer))
     structure = run.objective.structure
     if structure != run.arch.structure:
         raise UserError(
@@ -316,10 +342,6 @@ def check(run: Run) -> None:
                 f"data.length {run.data.length} makes sequences of {longest} tokens, but arch.max_length is "
                 f"{run.arch.max_length}: lower the one or raise the other"
             )
-    try:
-        re.compile(run.optimizer.no_decay)
-    except re.error as error:
-        raise UserError(f"optimizer.no_decay is not a regular expression: {error}") from None
 
 
 def check_data(data: Data) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from research.data import hub
 from research.data.files import first_line
-from research.interop import config_json, tensors
+from research.interop import config_json, flax_msgpack, tensors
 from research.models.arch import Arch
 from research.models.paths import flatten, unflatten
 from research.models.rules import heads, leaves, match
@@ -25,7 +25,7 @@ from research.types import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-WANTED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")  # of a hub repository
+WANTED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors", "flax_model*.msgpack")  # of a hub id
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 Sharding = Callable[[str], jax.sharding.Sharding] | Mapping[str, Any]
@@ -73,9 +73,9 @@ def architecture(path: str | os.PathLike) -> Arch:
     """
     folder = locate(path)
     arch = config_json.to_arch(config_json.read(folder), str(folder / config_json.NAME))
-    if not any((folder / name).is_file() for name in (tensors.SINGLE, tensors.INDEX)):
+    if not (_has_safetensors(folder) or flax_msgpack.is_in(folder)):
         return arch
-    return _as_held(arch, tensors.open_folder(folder))
+    return _as_held(arch, _open(folder))
 
 
 def parameters(
@@ -97,7 +97,7 @@ def parameters(
         UserError: As `load`, and for a tensor that is missing, unexpected, of another shape, or not finite.
     """
     folder = locate(path)
-    found = tensors.open_folder(folder)
+    found = _open(folder)
     if arch.encoder_layers + arch.depth > len(found):  # before a deep model is traced in vain
         raise UserError(
             f"{folder}: {len(found)} tensors cannot hold the {arch.encoder_layers + arch.depth} blocks that "
@@ -133,7 +133,7 @@ def locate(path: str | os.PathLike) -> pathlib.Path:
             f"no folder {name!r}, and no model of that hub id: {found}; give a local folder with config.json, "
             "model.safetensors and the tokenizer's files, or check the id and the network"
         )
-    if not any(found.glob("*.safetensors")):
+    if not (any(found.glob("*.safetensors")) or flax_msgpack.is_in(found)):
         raise UserError(f"{name} has no safetensors on the hub: convert it once with {tensors.conversion(name)}")
     return found
 
@@ -151,7 +151,8 @@ def _snapshot(name: str, **options: bool) -> pathlib.Path | str:
 def _whole(folder: pathlib.Path) -> bool:
     """Return whether a cached folder holds a model: an earlier fetch may have been of its tokenizer alone."""
     try:
-        return bool(tensors.shards(folder)) and (folder / config_json.NAME).is_file()
+        held = flax_msgpack.is_in(folder) if not _has_safetensors(folder) else bool(tensors.shards(folder))
+        return held and (folder / config_json.NAME).is_file()
     except UserError:
         return False
 
@@ -160,6 +161,17 @@ def _online() -> bool:
     from huggingface_hub import constants
 
     return not constants.HF_HUB_OFFLINE and hub.answers(constants.ENDPOINT)
+
+
+def _has_safetensors(folder: pathlib.Path) -> bool:
+    return any((folder / name).is_file() for name in (tensors.SINGLE, tensors.INDEX))
+
+
+def _open(folder: pathlib.Path) -> tensors.Tensors | flax_msgpack.Tensors:
+    """Return the tensors of a folder: its safetensors, or else those of an old Flax checkpoint."""
+    if not _has_safetensors(folder) and flax_msgpack.is_in(folder):
+        return flax_msgpack.read(folder)
+    return tensors.open_folder(folder)
 
 
 def _as_held(arch: Arch, names: Iterable[str]) -> Arch:

@@ -18,7 +18,7 @@ import numpy as np
 from research.config import Run, differences, from_json, to_json
 from research.data.tokenizer import save as save_tokenizer
 from research.report import logs
-from research.train import metrics
+from research.train import metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM
 from research.train.progress import Progress
@@ -124,7 +124,11 @@ def _recorded(run: Run, folder: pathlib.Path, allow_changes: bool) -> tuple[Run 
 def _first_state(session: Session, checkpoints: Checkpoints) -> tuple[State, int]:
     """Return the newest good checkpoint's state, or a fresh one, and its step."""
     if not checkpoints.exist():
-        return session.trainer.initialize(), 0
+        shardings = jax.tree.map(lambda x: x.sharding, session.trainer.shapes.params)
+        given, fresh = origin.parameters(session.run, shardings)
+        if given:
+            print(f"starting from {session.run.init.path}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+        return session.trainer.initialize(given), 0
     state, notes = checkpoints.restore(session.trainer.shapes)
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)

@@ -18,7 +18,7 @@ from research.data import cache
 from research.data.batches import Rows
 from research.data.corpus import Prepared, prepare
 from research.data.tokenizer import load, vocabulary
-from research.train import memory, sharding
+from research.train import memory, origin, sharding
 from research.train.evaluate import UNIGRAM, evaluator, unigram_nll
 from research.train.progress import documents_read
 from research.train.step import Trainer, trainer
@@ -46,7 +46,13 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
     Raises:
         UserError: The run cannot work; one line says which field and what to do.
     """
-    check(run)
+    if recorded and run.init.path:  # a resumed run has its parameters, and does not need those it started from
+        data = dataclasses.replace(run.data, tokenizer=recorded.data.tokenizer)
+        run = dataclasses.replace(run, arch=recorded.arch, data=data)
+    else:
+        check(run)
+        run = origin.resolve(run)
+    check(run, resolved=True)
     keep_compiled()
     devices = sharding.create_mesh(run.mesh)
     sharding.check_batch(run.batch_size, run.microbatches, devices)

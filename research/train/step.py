@@ -14,6 +14,7 @@ from research.config import Loss, Run
 from research.keys import key
 from research.models.arch import Arch
 from research.models.heads import output_projection
+from research.models.paths import flatten, unflatten
 from research.models.transformer import Transformer, initial_parameters
 from research.train import optimizer, sharding
 from research.train.loss import Sums, vocabulary_loss
@@ -26,7 +27,7 @@ class Trainer(NamedTuple):
     model: Transformer
     mesh: jax.sharding.Mesh
     shapes: State  # jax.ShapeDtypeStruct leaves with shardings: what a checkpoint is restored into
-    initialize: Callable[[], State]
+    initialize: Callable[..., State]  # of {path: array} of parameters to start from; what is not among them is fresh
     update: Callable[[State, Record], tuple[State, dict[str, jax.Array]]]  # donates the state
     place: Callable[[Record], Record]  # host rows -> the mesh
 
@@ -38,8 +39,8 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
     rate = optimizer.learning_rate(run.schedule, run.optimizer.learning_rate, run.steps)
     rule = optimizer.create(run.optimizer, rate)
 
-    def initialize() -> State:
-        params = initial_parameters(run.arch, key(run.seed, "init"))
+    def initialize(given: dict[str, jax.Array] | None = None) -> State:
+        params = unflatten(flatten(initial_parameters(run.arch, key(run.seed, "init"))) | (given or {}))
         averages = jax.tree.map(jnp.copy, params) if run.ema else ()
         return State(jnp.zeros((), jnp.int32), params, rule.init(params), averages)
 

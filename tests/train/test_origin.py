@@ -1,0 +1,121 @@
+"""A run starts from another run, or from a folder, with its shape, parameters and tokenizer."""
+
+import dataclasses
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from research.config import Init, Mesh
+from research.data.tokenizer import load, vocabulary
+from research.interop import export, folder
+from research.models.arch import base
+from research.models.paths import flatten
+from research.models.transformer import parameter_shapes
+from research.report import logs
+from research.train.loop import train
+from research.train.origin import parameters, resolve
+from research.train.restore import load_run, open_model
+from research.types import UserError
+from tests.train import small
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A finished run, its folder, and its source of text."""
+    where = tmp_path_factory.mktemp("origin")
+    os.environ["TERCET_CACHE"] = str(where / "cache")
+    source = small.text(where)
+    run = dataclasses.replace(small.run("masked", source, steps=2, evaluate_every=0, evaluate_rows=0), mesh=Mesh(data=1))
+    assert train(run, where / "first") == "done"
+    yield run, where / "first", source
+    del os.environ["TERCET_CACHE"]
+
+
+def starting(first, path, **fields):
+    run, _, _ = first
+    return dataclasses.replace(run, name="second", init=Init(str(path), **fields), seed=1)
+
+
+def headless(first, path):
+    """Write the run's model without its head as a Hugging Face folder."""
+    loaded = load_run(first[1])
+    arch = base(loaded.run.arch)
+    arch = dataclasses.replace(arch, pooler=False)
+    body = {name: part for name, part in loaded.params.items() if name != "head"}
+    words = vocabulary(loaded.tokenizer)
+    export.write(path, arch, body, loaded.tokenizer, words, ModelCard("---\nlicense: mit\n---\n"))
+    return path
+
+
+def held(run):
+    """Return the arrays that `run` starts from and the paths that are left fresh."""
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return parameters(run, jax.tree.map(lambda _: one, parameter_shapes(run.arch)))
+
+
+def test_a_run_goes_on_from_the_parameters_of_another(first, tmp_path):
+    run = starting(first, first[1])
+    run = dataclasses.replace(run, arch=dataclasses.replace(run.arch, width=64, vocab_size=0, dropout=0.0))
+    assert train(run, tmp_path / "second") == "done"
+    before = [row for row in logs.read(first[1]) if row["kind"] == "evaluation"][-1]
+    after = [row for row in logs.read(tmp_path / "second") if row["kind"] == "evaluation"][0]
+    assert after["loss"] == pytest.approx(before["loss"], rel=1e-6) and after["step"] == 0
+    resolved = logs.read_run(tmp_path / "second")["resolved"]
+    assert resolved["arch"]["width"] == first[0].arch.width and resolved["arch"]["dropout"] == 0.0
+    assert resolved["data"]["tokenizer"]["path"] == str(first[1] / "tokenizer")
+
+
+def test_a_resumed_run_does_not_need_the_parameters_it_started_from(first, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(first[1], copy)
+    run = starting(first, copy)
+    assert train(run, tmp_path / "second") == "done"
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "run.json").unlink()
+    longer = dataclasses.replace(run, steps=3)
+    assert train(longer, tmp_path / "second", allow_changes=True) == "done"
+
+
+def test_a_base_model_gets_a_fresh_head(first, tmp_path):
+    run = resolve(starting(first, headless(first, tmp_path / "base")))
+    assert run.arch.head_transform and run.arch.head_bias and not run.arch.pooler
+    given, fresh = held(run)
+    assert fresh and all(path.startswith("head/") for path in fresh)
+    for path, leaf in flatten(load_run(first[1]).params).items():
+        assert (path in given) != path.startswith("head/")
+        if path in given:
+            np.testing.assert_array_equal(given[path], leaf, err_msg=path)
+
+
+def test_positions_are_kept_or_resized(first, tmp_path):
+    path = headless(first, tmp_path / "base")
+    other = dataclasses.replace(starting(first, path).arch, max_length=100)
+    kept = resolve(dataclasses.replace(starting(first, path), arch=other))
+    assert kept.arch.max_length == 64
+    resized = resolve(dataclasses.replace(starting(first, path, positions="resize"), arch=other))
+    assert resized.arch.max_length == 100
+    table = np.asarray(held(resized)[0]["encoder/positions/embedding"])
+    original = np.asarray(held(kept)[0]["encoder/positions/embedding"])
+    np.testing.assert_array_equal(table, np.concatenate([original, original[:36]]))
+
+
+def test_an_exported_run_opens_as_the_run_does(first, tmp_path):
+    loaded = load_run(first[1])
+    words = vocabulary(load(str(first[1] / "tokenizer")))
+    export.write(tmp_path / "out", loaded.run.arch, loaded.params, loaded.tokenizer, words, ModelCard("---\nlicense: mit\n---\n"))
+    opened = open_model(str(tmp_path / "out"))
+    for path, leaf in flatten(opened.params).items():
+        np.testing.assert_array_equal(leaf, flatten(loaded.params)[path], err_msg=path)
+    assert opened.reader.objective is None and open_model(str(first[1])).reader.objective == first[0].objective
+    with pytest.raises(UserError, match="is no run"):
+        open_model(str(tmp_path / "out"), "best")
+    assert folder.load(tmp_path / "out").arch.structure == "encoder"
+
+
+def test_what_is_not_there_is_refused(first, tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        resolve(starting(first, tmp_path / "nothing"))
