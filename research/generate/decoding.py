@@ -259,14 +259,15 @@ def advance(
     def step(state: State) -> State:
         filled = prompt + state.made
         scores, cache = next_scores(model, params, state.tokens[:, filled - 1], state.cache, batch.segments, size)
-        logp = jax.nn.log_softmax(scores, axis=-1)
+        total = jax.nn.logsumexp(scores, axis=-1)
+        whole = scores
         scores = constrain(scores, state.tokens, cache.valid, filled, state.made, decoding)
         if decoding.method == "sample":
             keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, state.made)
             chosen = jax.vmap(jax.random.categorical)(keys, cut_tail(scores, decoding)).astype(jnp.int32)
         else:
             chosen = jnp.argmax(scores, axis=-1).astype(jnp.int32)
-        gain = jnp.take_along_axis(logp, chosen[:, None], axis=1)[:, 0]
+        gain = jnp.take_along_axis(whole, chosen[:, None], axis=1)[:, 0] - total
         return State(
             tokens=jax.lax.dynamic_update_slice_in_dim(state.tokens, chosen[:, None], filled, axis=1),
             made=state.made + 1,

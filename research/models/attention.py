@@ -105,14 +105,18 @@ def attend(
     mask: jax.Array | None = None,
     bias: jax.Array | None = None,
     scale: float = 1.0,
+    heads_first: bool = False,
     dropout: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """Return softmax(scale x query key^T + bias) value: [B, T, H, d] of [B, T, H, d] and two of [B, S, H, d].
 
+    With `heads_first` keys and values are [B, H, S, d], as a cache holds them.
+
     Scores and softmax are float32. What `mask` hides has a weight of exactly 0, so that no gradient passes either; a
     query that sees nothing gets zeros, never NaN (Vaswani et al., 2017, section 3.2.1).
     """
-    scores = jnp.einsum("bthd,bshd->bhts", query * scale, key, preferred_element_type=jnp.float32)
+    keys = "bhsd" if heads_first else "bshd"
+    scores = jnp.einsum(f"bthd,{keys}->bhts", query * scale, key, preferred_element_type=jnp.float32)
     if bias is not None:
         scores = scores + bias
     if mask is not None:
@@ -123,7 +127,7 @@ def attend(
     weights = weights.astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)
-    return jnp.einsum("bhts,bshd->bthd", weights, value)
+    return jnp.einsum(f"bhts,{keys}->bthd", weights, value)
 
 
 class Attention(nn.Module):
@@ -163,7 +167,8 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, KeysValues]:
         """Return the output and the keys and values that it was made from.
 
-        `kept` with an `index` takes those of `x` in from that slot on; without one it stands for `context`'s.
+        `kept`, [B, H, S, d] each, with an `index` takes those of `x` in from that slot on; without one it stands for
+        `context`'s.
         """
         query = self.heads(self.query(x))
         if kept is not None and index is None:
@@ -180,6 +185,7 @@ class Attention(nn.Module):
             mask=mask,
             bias=bias,
             scale=scale,
+            heads_first=kept is not None,
             dropout=lambda weights: self.dropout(weights, deterministic=deterministic),
         )
         return self.out(y.reshape(*x.shape[:-1], -1)), (key, value)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from research.models import initialise
 from research.models.arch import Arch, validate
 from research.models.attention import Attention, cross_mask, relative_bias, self_mask
-from research.models.cache import Cache, Kept
+from research.models.cache import Cache, Kept, heads_first
 from research.models.heads import Head
 from research.models.layers import MLP, Dense, Dtype, Embedding, embed, norm
 from research.types import UserError
@@ -56,6 +56,8 @@ class Block(nn.Module):
             )
         mlp = MLP(arch, self.dtype, name="mlp")
         x, _ = add(x, "mlp", lambda h: (mlp(h, deterministic), None))
+        if kept and self.cross and kept.across is None:
+            across = heads_first(across)
         return x, Kept(own, across) if kept else None
 
 
