@@ -15,6 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted([*(ROOT / "research").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
 HEAVY = {"jax", "flax", "optax", "orbax", "transformers", "datasets", "tokenizers", "pyarrow", "torch", "tyro", "rich"}
+OPTIONAL = {"lm_eval": "research/generate/lm_eval.py"}  # one file imports it, and nobody that file
 
 
 def layers() -> list[list[str]]:
@@ -109,12 +110,21 @@ def test_requirements_are_what_is_imported():
     lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
     pins = dict(line.split("==") for line in lines if line)  # exact pins only
     modules = {name.split(".")[0] for file in FILES for name in imports(file)} - set(sys.stdlib_module_names)
-    modules -= {"research", "experiments"}
+    modules -= {"research", "experiments", *OPTIONAL}
     packages = importlib.metadata.packages_distributions()
     imported = {importlib.metadata.distribution(d).name.lower() for m in modules for d in packages.get(m, [m])[:1]}
     assert imported - {name.lower() for name in pins} == set(), "imported but not pinned in requirements.txt"
     assert {name.lower() for name in pins} - imported - {"jaxlib"} == set(), "pinned but never imported"
     assert all(f"`{name}`" in (ROOT / "BUILD.md").read_text() for name in pins), "BUILD.md gives every one its reason"
+
+
+@pytest.mark.parametrize(("package", "file"), OPTIONAL.items())
+def test_what_is_optional_stays_so(package, file):
+    module = file.removesuffix(".py").replace("/", ".")
+    for other in FILES:
+        names = imports(other)
+        assert str(other.relative_to(ROOT)) == file or package not in {name.split(".")[0] for name in names}
+        assert not any(name == module or name.startswith(f"{module}.") for name in names)
 
 
 def test_every_lazy_export_exists():
