@@ -1,0 +1,86 @@
+"""Print how far our models are from those of transformers: `python -m tests.parity`, a row a family and head.
+
+Every parameter is drawn anew (N(0, 0.1), scales N(1, 0.1)); float32. The last columns: in -> out -> in bitwise, and what
+AutoModel makes of the folder that we write: its largest difference in logits from ours, and keys missing or unexpected.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tempfile
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from research.interop.config_json import to_config
+from research.models.paths import flatten
+from research.models.rules import from_huggingface, to_huggingface
+from tests.models.oracles import ARCHS, PAD
+from tests.models.test_parity import LENGTHS, ROWS, batch, oracle, ours
+
+AUTO = {"encoder": "AutoModelForMaskedLM", "decoder": "AutoModelForCausalLM", "encoder-decoder": "AutoModelForSeq2SeqLM"}
+
+
+def row(name: str) -> list[str]:
+    """Return the figures of one family, as text."""
+    params, expected, expected_loss, expected_gradients = oracle(name)
+    found = []
+    for rows in ([[d] for d in range(len(LENGTHS))], ROWS):
+        (loss, out), gradients = ours(name)(params, **batch(rows, name))
+        far = 0.0
+        for r, documents in enumerate(rows):
+            start = 0
+            for d in documents:
+                far = max(far, float(np.abs(out[r, start : start + len(expected[d])] - expected[d]).max()))
+                start += len(expected[d])
+        there = flatten(expected_gradients)
+        norm = np.sqrt(sum(np.sum(np.square(g)) for g in there.values()))
+        share = max(
+            float((np.abs(flatten(gradients)[path] - g) / (1e-4 * np.abs(g).max() + 1e-7 * norm)).max())
+            for path, g in there.items()
+        )
+        found += [f"{far:.1e}", f"{abs(float(loss) / expected_loss - 1):.0e}", f"{share:.2f}"]
+    again = from_huggingface(ARCHS[name], to_huggingface(ARCHS[name], params))
+    same = all(np.array_equal(leaf, flatten(again)[path]) for path, leaf in flatten(params).items())
+    return [name, *found, "bitwise" if same else "NO", *exported(name, params)]
+
+
+def exported(name: str, params) -> list[str]:
+    """Return how far AutoModel's logits are on the folder that we write, and the keys it misses or does not expect."""
+    import torch
+    import transformers
+
+    arch = ARCHS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        config = to_config(arch, pad=PAD, bos=0, eos=2, decoder_start=2)
+        (pathlib.Path(folder) / "config.json").write_text(json.dumps(config))
+        tensors = {key: np.ascontiguousarray(value) for key, value in to_huggingface(arch, params).items()}
+        save_file(tensors, pathlib.Path(folder) / "model.safetensors", metadata={"format": "pt"})
+        auto = getattr(transformers, AUTO[arch.structure])
+        model, info = auto.from_pretrained(folder, output_loading_info=True)
+    inputs = batch([[d] for d in range(len(LENGTHS))], name)
+    ids = {key: torch.tensor(value).long() for key, value in inputs.items()}
+    names = {"input_ids": "tokens", "attention_mask": "segments"}
+    if "source" in ids:
+        names = {"input_ids": "source", "attention_mask": "source_segments"}
+        names |= {"decoder_input_ids": "tokens", "decoder_attention_mask": "segments"}
+    with torch.no_grad():
+        theirs = model.eval()(**{key: ids[value] for key, value in names.items()}).logits.numpy()
+    (_, out), _ = ours(name)(params, **inputs)
+    read = inputs["segments"] != 0
+    keys = sum(len(info[kind]) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return [f"{np.abs(np.asarray(out)[read] - theirs[read]).max():.1e}", str(keys)]
+
+
+def main() -> None:
+    """Print the table."""
+    header = ["family", "logits", "loss", "gradients*", "packed: logits", "loss", "gradients*", "round trip", "exported", "keys"]
+    print(" | ".join(header))
+    for name in ARCHS:
+        print(" | ".join(row(name)), flush=True)
+    print("* largest difference as a share of what is allowed: 1e-4 of the tensor's maximum + 1e-7 of the global norm")
+
+
+if __name__ == "__main__":
+    main()
