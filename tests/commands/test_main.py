@@ -48,7 +48,7 @@ def test_every_command_has_a_file_with_main_and_help(capsys):
     import importlib
 
     for name in door.COMMANDS:
-        module = importlib.import_module(f"research.commands.{name}")
+        module = importlib.import_module(f"research.commands.{name.replace('-', '_')}")
         assert callable(module.main), name
 
 
