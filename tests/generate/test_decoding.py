@@ -77,6 +77,8 @@ def theirs(oracle, prompts, decoding):
 def test_tokens_and_scores_are_those_of_transformers(name):
     oracle, model, params, prompts = both(name)
     for title, settings in SETTINGS.items():
+        if name in ("bart", "t5-v1.1") and title not in ("greedy with rules", "beam"):
+            continue  # their caches are those of t5, and rules and searches do not look at the family
         decoding = replace(settings, max_new_tokens=10, stop=STOP)
         ours = [found for row in generate(model, params, prompts, decoding) for found in row]
         reference = theirs(oracle, prompts, decoding)
@@ -85,17 +87,19 @@ def test_tokens_and_scores_are_those_of_transformers(name):
             np.testing.assert_allclose([found.score for found in ours], [s for _, s in reference], atol=1e-4)
 
 
-def uncached(model, params, prompt, decoding, prefix):
+def uncached(forward, prompt, decoding, prefix):
     """Return what greedy decoding with a whole forward pass a token makes, and its log-probability."""
-    tokens, score = list(prompt.tokens), 0.0
+    tokens, score, length = list(prompt.tokens), 0.0, 16
     for _ in range(decoding.max_new_tokens):
-        row = np.asarray(tokens)[None]
-        inputs = {"tokens": row}
+        inputs = {"tokens": np.asarray([tokens + [0] * (length - len(tokens))])}
+        inputs["segments"] = np.arange(length)[None] < len(tokens)
         if prompt.source:
-            inputs |= {"source": np.asarray(prompt.source)[None]}
+            source = [*prompt.source, *[0] * (8 - len(prompt.source))]
+            inputs |= {"source": np.asarray([source]), "source_segments": np.arange(8)[None] < len(prompt.source)}
         if prefix:
-            inputs |= {"prefix": (np.arange(len(tokens)) < len(prompt.tokens))[None]}
-        logp = jax.nn.log_softmax(logits(model, params, **inputs)[0, -1])
+            inputs |= {"prefix": (np.arange(length) < len(prompt.tokens))[None]}
+        inputs = {key: value.astype(bool if key == "prefix" else np.int32) for key, value in inputs.items()}
+        logp = forward(inputs)[0, len(tokens) - 1]
         tokens.append(int(jnp.argmax(logp)))
         score += float(logp.max())
         if tokens[-1] in decoding.stop:
@@ -107,8 +111,9 @@ def uncached(model, params, prompt, decoding, prefix):
 def test_cached_decoding_equals_the_plain_forward_pass(name, prefix):
     _, model, params, prompts = both(name)
     decoding = Decoding(max_new_tokens=8, stop=STOP)
+    forward = jax.jit(lambda inputs: jax.nn.log_softmax(logits(model, params, **inputs)))
     for prompt, (found,) in zip(prompts, generate(model, params, prompts, decoding, bidirectional=prefix), strict=True):
-        tokens, score = uncached(model, params, prompt, decoding, prefix)
+        tokens, score = uncached(forward, prompt, decoding, prefix)
         assert found.tokens == tokens
         assert found.score == pytest.approx(score, abs=1e-4)
 

@@ -1,6 +1,7 @@
 """The guesses for a mask are the model's likeliest tokens."""
 
 import dataclasses
+import functools
 import pydoc_data.topics
 
 import jax
@@ -30,11 +31,14 @@ def parts():
 
 def test_guesses_are_the_models_likeliest_whatever_stands_beside(parts):
     model, params, tokenizer = parts
+    forward = jax.jit(functools.partial(logits, model))
     found = fill_mask(model, params, tokenizer, TEXTS, top=7, batch_size=2)
     assert [len(masks) for masks in found] == [2, 1, 1]
     for text, masks in zip(TEXTS, found, strict=True):
         tokens = np.asarray(tokenizer(text)["input_ids"], np.int32)
-        scores = np.asarray(logits(model, params, tokens=tokens[None])[0, :, : len(tokenizer)], np.float64)
+        row = np.pad(tokens, (0, 40 - len(tokens)))[None]
+        segments = (np.arange(40) < len(tokens)).astype(np.int32)[None]
+        scores = np.asarray(forward(params, tokens=row, segments=segments)[0, :, : len(tokenizer)], np.float64)
         for guesses, at in zip(masks, np.flatnonzero(tokens == tokenizer.mask_token_id), strict=True):
             likely = np.argsort(-scores[at])[:7]
             shares = np.exp(scores[at]) / np.exp(scores[at]).sum()

@@ -59,7 +59,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the loop handles it."""
 
 
-@pytest.mark.parametrize("name", ["masked", "span_corruption"])
+@pytest.mark.parametrize("name", ["masked", pytest.param("span_corruption", marks=pytest.mark.slow)])
 def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone(name, source, tmp_path, monkeypatch, capsys):
     run = one_device(small.run(name, source))
     assert train(run, tmp_path / "whole") == "done"
@@ -116,7 +116,7 @@ def test_another_configuration_is_refused_with_the_difference(source, tmp_path):
     record = logs.read_run(tmp_path / "run")
     assert record["configuration"] == to_json(changed) and record["resolved"]["steps"] == 3
     assert record["resumed"][0]["configuration_before"] == to_json(run)
-    assert set(record["fingerprints"]) == {"data", "tokenizer"}
+    assert set(record["fingerprints"]) == {"data", "tokenizer", "train", "validation"}
     assert train(changed, tmp_path / "run") == "done"
 
 
