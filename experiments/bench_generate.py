@@ -2,6 +2,7 @@
 
 Command:  python -m experiments.bench_generate [--peer torch] [--preset gpt2] [--rounds 5]
 Cost:     about 2 minutes on two cores, with the peer.
+Result:   on two idle cores 1.1 times transformers' speed for batch 1, 1.25 times for batch 16, the same tokens.
 Limit:    batch 1 reads every parameter once a token (0.5 GB for gpt2 in float32), so memory bandwidth is the roof;
           batch 16 does 4 GFLOP a step besides.
 Source:   random weights of the published size: speed does not depend on them.

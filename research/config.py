@@ -341,6 +341,7 @@ def _check_shape(run: Run) -> None:
             raise UserError(
                 f"data.length {run.data.length} makes sequences of {longest} tokens, but arch.max_length is "
                 f"{run.arch.max_length}: lower the one or raise the other"
+                + (" (with --init.positions resize)" if run.init.path else "")
             )
 
 

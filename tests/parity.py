@@ -1,4 +1,5 @@
-"""Print how far our models are from those of transformers: `python -m tests.parity`, a row a family and head.
+"""Print how far our models are from those of transformers: `python -m tests.parity`, a row a family with its LM head,
+and the share of texts that decoding makes token for token as they do.
 
 Every parameter is drawn anew (N(0, 0.1), scales N(1, 0.1)); float32. The last columns: in -> out -> in bitwise, and what
 AutoModel makes of the folder that we write: its largest difference in logits from ours, and keys missing or unexpected.
@@ -9,13 +10,17 @@ from __future__ import annotations
 import json
 import pathlib
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from research.generate.decoding import generate
+from research.generate.settings import Decoding
 from research.interop.config_json import to_config
 from research.models.paths import flatten
 from research.models.rules import from_huggingface, to_huggingface
+from tests.generate.test_decoding import SETTINGS, STOP, both, theirs
 from tests.models.oracles import ARCHS, PAD
 from tests.models.test_parity import LENGTHS, ROWS, batch, oracle, ours
 
@@ -73,12 +78,28 @@ def exported(name: str, params) -> list[str]:
     return [f"{np.abs(np.asarray(out)[read] - theirs[read]).max():.1e}", str(keys)]
 
 
+def equal_texts(name: str, decoding: Decoding) -> str:
+    """Return how many texts are equal, of how many, and the largest difference of beam scores."""
+    oracle_, model, params, prompts = both(name)
+    found = [one for row in generate(model, params, prompts, decoding) for one in row]
+    reference = theirs(oracle_, prompts, decoding)
+    equal = sum(one.tokens == tokens for one, (tokens, _) in zip(found, reference, strict=True))
+    far = max(abs(one.score - score) for one, (_, score) in zip(found, reference, strict=True) if score) if (
+        decoding.method == "beam"
+    ) else None
+    return f"{equal} of {len(found)}" + (f", scores within {far:.0e}" if far is not None else "")
+
+
 def main() -> None:
     """Print the table."""
     header = ["family", "logits", "loss", "gradients*", "packed: logits", "loss", "gradients*", "round trip", "exported", "keys"]
     print(" | ".join(header))
     for name in ARCHS:
         print(" | ".join(row(name)), flush=True)
+    print("\ndecoding: texts equal token for token")
+    for name in ("gpt2", "t5", "t5-v1.1", "bart"):
+        for title, settings in SETTINGS.items():
+            print(" | ".join([name, title, equal_texts(name, replace(settings, max_new_tokens=10, stop=STOP))]), flush=True)
     print("* largest difference as a share of what is allowed: 1e-4 of the tensor's maximum + 1e-7 of the global norm")
 
 

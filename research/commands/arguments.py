@@ -36,8 +36,10 @@ class Parser(argparse.ArgumentParser):
         return values
 
 
-def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+def take(arguments: list[str], flag: str, anything: bool = False) -> tuple[str | None, list[str]]:
     """Return the value of `flag` (None where it is absent) and the arguments without it.
+
+    With `anything` the value may be empty or look like a flag, as a text may.
 
     Raises:
         UserError: The flag is given twice or without a value.
@@ -50,8 +52,8 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
             continue
         if value is not None:
             raise UserError(f"{flag} is given twice")
-        value = given if equals else next(left, "--")
-        if not value or value.startswith("--"):
+        value = given if equals else next(left, None)
+        if value is None or (not anything and (not value or value.startswith("--"))):
             raise UserError(f"{flag} needs a value")
     return value, rest
 
@@ -77,7 +79,8 @@ def texts(prompt: str | None, file: str | None) -> list[str]:
     name = file or "standard input"
     try:
         data = pathlib.Path(file).read_bytes() if file else sys.stdin.buffer.read()
-        lines = data.decode("utf-8").splitlines()
+        lines = data.decode("utf-8").removesuffix("\n").split("\n") if data else []
+        lines = [line.removesuffix("\r") for line in lines]  # splitlines() would also split at U+2028 and form feeds
     except OSError as error:
         raise UserError(f"{name}: {error.strerror}: check the path") from None
     except UnicodeDecodeError as error:

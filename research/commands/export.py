@@ -56,11 +56,13 @@ def export(run: pathlib.Path, loaded: Loaded, folder: pathlib.Path, *, raw: bool
     Raises:
         UserError: Something is in `folder`, or it cannot be written; or the model has no equal in `transformers`.
     """
+    from research.config import to_json
     from research.interop import card
     from research.interop.export import write
 
     objective, words = loaded.run.objective, loaded.vocabulary
     start = getattr(words, objective.start) if objective.structure == "encoder-decoder" else None
     made = card.create(run, loaded.step, loaded.tokenizer, words, raw=raw)
-    write(folder, loaded.run.arch, loaded.params, loaded.tokenizer, words, made, decoder_start=start)
+    record = to_json(loaded.run)
+    write(folder, loaded.run.arch, loaded.params, loaded.tokenizer, words, made, decoder_start=start, record=record)
     return card.remarks(loaded.run, loaded.tokenizer, words)

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if arguments[0].startswith("-"):
         raise UserError("generate needs a model first: a run's folder, an exported folder or a hub id")
     path, rest = arguments[0], arguments[1:]
-    prompt, rest = take(rest, "--prompt")
+    prompt, rest = take(rest, "--prompt", anything=True)
     file, rest = take(rest, "--file")
     checkpoint, rest = take(rest, "--checkpoint")
     width, rest = take(rest, "--batch-size")
@@ -54,20 +54,20 @@ def main(arguments: list[str]) -> int:
     reader, size = opened.reader, opened.reader.vocabulary.size
     decoding = reader.settings(decoding)
     read = [reader.prompt(text) for text in prompts]
-    show = reader.structure == "decoder"
-    if len(read) == 1 and not as_json and decoding.method != "beam" and decoding.returned == 1 and sys.stdout.isatty():
+    show = reader.structure == "decoder"  # an encoder-decoder's answer may change the middle of a text: shown at the end
+    if show and len(read) == 1 and not as_json and decoding.method != "beam" and decoding.returned == 1 and _is_seen():
         made: tuple[int, ...] = ()
-        shown = prompts[0] if show else ""
-        print(shown, end="", flush=True)
-        for piece in stream(
-            opened.model, opened.params, read[0], decoding, bidirectional=reader.bidirectional, size=size
-        ):
+        shown = ""
+        print(prompts[0], end="", flush=True)
+        pieces = stream(opened.model, opened.params, read[0], decoding, bidirectional=reader.bidirectional, size=size)
+        for piece in pieces:
             made += piece
-            text = (prompts[0] if show else "") + reader.text(read[0], made)
+            text = reader.text(read[0], made)
             if text.startswith(shown) and not text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character
                 print(text[len(shown) :], end="", flush=True)
                 shown = text
-        print()
+        text = reader.text(read[0], made)
+        print(text[len(shown) :] if text.startswith(shown) else f"\n{prompts[0]}{text}")
         return 0
     found = generate(
         opened.model,
@@ -86,3 +86,7 @@ def main(arguments: list[str]) -> int:
         else:
             print("\n".join((text if show else "") + answer for answer in answers))
     return 0
+
+
+def _is_seen() -> bool:
+    return sys.stdout.isatty()

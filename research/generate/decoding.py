@@ -20,6 +20,7 @@ import xxhash
 from research.generate.scores import constrain, cut_tail
 from research.generate.settings import Decoding, check
 from research.keys import key
+from research.models.arch import Arch
 from research.models.cache import Cache, empty
 from research.models.heads import project
 from research.models.transformer import Transformer
@@ -82,7 +83,7 @@ def generate(
     width = batch_size // decoding.beams if decoding.method == "beam" else batch_size
     for chunk in chunks(model, prompts, rows, decoding, max(1, width)):
         some = [prompts[row] for row, _ in chunk]
-        batch = pad_batch(some, [copy for _, copy in chunk], decoding, max(1, width))
+        batch = pad_batch(model.arch, some, [copy for _, copy in chunk], decoding, max(1, width))
         make = search if decoding.method == "beam" else _one_by_one
         found = make(model, params, batch, room(model, some[0], decoding), decoding, bidirectional, size or None)
         for (row, _), sequences in zip(chunk, found, strict=False):  # the batch is padded with rows that nobody asked for
@@ -106,7 +107,7 @@ def stream(
         UserError: As `generate`.
     """
     (chunk,) = chunks(model, [prompt], [(0, 0)], check(decoding), 1)
-    batch = pad_batch([prompt for _ in chunk], [0], decoding, 1)
+    batch = pad_batch(model.arch, [prompt for _ in chunk], [0], decoding, 1)
     most = room(model, prompt, decoding)
     state = begin(params, batch, model=model, new=bucket(most), bidirectional=bidirectional)
     shown = 0
@@ -185,10 +186,14 @@ def bucket(length: int) -> int:
     return power
 
 
-def pad_batch(prompts: Sequence[Prompt], copies: Sequence[int], decoding: Decoding, most: int) -> Batch:
+def pad_batch(
+    arch: Arch, prompts: Sequence[Prompt], copies: Sequence[int], decoding: Decoding, most: int
+) -> Batch:
     """Return `prompts` as arrays of rounded-up sizes; rows up to the next power of two (at most `most`) repeat the last."""
     rows = [*prompts, *[prompts[-1]] * (min(most, 1 << (len(prompts) - 1).bit_length()) - len(prompts))]
     length, far = (bucket(max(len(row[i]) for row in rows)) for i in (0, 1))
+    if arch.positions == "learned":  # a cache counts its tokens' positions, an encoder those of padding too
+        far = min(far, arch.max_length)
     tokens = np.zeros((len(rows), length), np.int32)
     valid = np.zeros((len(rows), length), bool)
     source = np.zeros((len(rows), far), np.int32)

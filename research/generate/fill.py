@@ -40,6 +40,8 @@ def fill_mask(
         raise UserError(f"a {arch.structure} does not fill masks: use generate, or an encoder such as BERT")
     if not 1 <= top <= len(tokenizer):
         raise UserError(f"top is {top}: it must be from 1 to {len(tokenizer)}, the size of the vocabulary")
+    if tokenizer.mask_token is None:
+        raise UserError("the tokenizer has no mask token: use a model that was trained to fill masks")
     rows = [tokenizer(text)["input_ids"] for text in texts]
     masks = [[i for i, token in enumerate(row) if token == tokenizer.mask_token_id] for row in rows]
     for text, row, at in zip(texts, rows, masks, strict=True):

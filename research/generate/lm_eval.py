@@ -103,9 +103,9 @@ class Tercet(TemplateLM):
         super().__init__()
         if isinstance(pretrained, str):
             folder = locate(pretrained)
-            first, last = ends(folder)
-            start, stop = first if start is None else start, stop or last
             pretrained = load(folder)
+            first, last = ends(folder, pretrained.arch.vocab_size)
+            start, stop = first if start is None else start, stop or last
         self.model, self.params, self.tokenizer, self.arch = pretrained
         if self.arch.structure == "encoder":
             raise UserError(f"a {self.arch.family} gives no text a likelihood: use a decoder or encoder-decoder")

@@ -45,7 +45,7 @@ class Reader(NamedTuple):
         """
         words = self.vocabulary
         if self.structure != "encoder-decoder":
-            ids = self.tokenizer(text, add_special_tokens=self.objective is None)["input_ids"]
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # some would end the prompt
             if not ids and words.eos is None:
                 raise UserError("the prompt is empty, and the tokenizer has no token that begins a document")
             return Prompt(tuple(ids or [words.eos]))
@@ -63,8 +63,12 @@ class Reader(NamedTuple):
 
     def text(self, prompt: Prompt, tokens: tuple[int, ...]) -> str:
         """Return the text of an answer: what follows the prompt, or a source with its sentinels filled in."""
-        filled = self.fill(prompt.source, tokens) if np.isin(prompt.source, self.vocabulary.sentinels).any() else tokens
-        return self.tokenizer.decode(filled, skip_special_tokens=True)
+        if self.structure == "encoder-decoder":
+            marked = np.isin(prompt.source, self.vocabulary.sentinels).any()
+            return self.tokenizer.decode(self.fill(prompt.source, tokens) if marked else tokens, skip_special_tokens=True)
+        read = self.tokenizer.decode(prompt.tokens, skip_special_tokens=True)
+        whole = self.tokenizer.decode([*prompt.tokens, *tokens], skip_special_tokens=True)  # spaces hang on what is before
+        return whole[len(read) :] if whole.startswith(read) else self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def spans(self, tokens: tuple[int, ...]) -> dict[int, list[int]]:
         """Return {sentinel: the ids that an answer puts in its place}."""
@@ -90,7 +94,7 @@ class Reader(NamedTuple):
         """
         if self.objective is None:
             return dataclasses.replace(decoding, stop=decoding.stop or self.stop)
-        known = set(self.stop)
+        known = {*self.stop, *decoding.stop}
         if isinstance(self.objective, SpanCorruption | Mixture):
             known |= set(self.vocabulary.sentinels.tolist())
         never = tuple(int(i) for i in np.flatnonzero(self.vocabulary.special) if int(i) not in known)

@@ -200,13 +200,13 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def ends(folder: pathlib.Path) -> tuple[int | None, tuple[int, ...]]:
+def ends(folder: pathlib.Path, size: int) -> tuple[int | None, tuple[int, ...]]:
     """Return (the id that the decoder of an encoder-decoder begins with, the ids that end a text) of a folder.
 
     generation_config.json says so where there is one, as to `transformers`; else config.json does.
 
     Raises:
-        UserError: A file is not JSON, or an id is not a whole number.
+        UserError: A file is not JSON, or an id is not one of the `size` that the embedding has.
     """
     known = read(folder)
     if (folder / GENERATION).exists():
@@ -214,6 +214,6 @@ def ends(folder: pathlib.Path) -> tuple[int | None, tuple[int, ...]]:
     start, stop = known.get("decoder_start_token_id"), known.get("eos_token_id")
     stop = tuple(stop) if isinstance(stop, list) else () if stop is None else (stop,)
     for name, id_ in [("decoder_start_token_id", start), *(("eos_token_id", each) for each in stop)]:
-        if id_ is not None and (not isinstance(id_, int) or id_ < 0):
-            raise UserError(f"{folder}: {name} is {_shown(id_)}: it must be the id of a token")
+        if id_ is not None and (not isinstance(id_, int) or not 0 <= id_ < size):
+            raise UserError(f"{folder}: {name} is {_shown(id_)}: it must be the id of a token, below {size}")
     return start, stop

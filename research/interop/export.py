@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 RATES = ("dropout", "attention_dropout", "activation_dropout", "final_dropout")
 POSITIONS = "encoder/positions/embedding"
+RECORD = "tercet.json"  # transformers passes over it
 
 
 def check_free(folder: pathlib.Path) -> None:
@@ -52,6 +53,7 @@ def write(
     card: ModelCard,
     *,
     decoder_start: int | None = None,
+    record: Mapping[str, Any] | None = None,
     shard: int | str = "5GB",
 ) -> None:
     """Write the model as `folder`, which appears under this name only when all of it is on disk.
@@ -64,6 +66,7 @@ def write(
         vocabulary: Of the tokenizer.
         card: Becomes README.md.
         decoder_start: The id that the decoder of an encoder-decoder was trained to begin with.
+        record: The resolved configuration of the run, as JSON, from which the folder's readers here know its objective.
         shard: Size above which tensors are spread over several files, as bytes or such as "5GB".
 
     Raises:
@@ -84,6 +87,8 @@ def write(
         if arch.structure != "encoder":
             generation = {key: value for key, value in config.items() if key.endswith("_token_id")}
             _write_json(partial / "generation_config.json", generation)
+        if record is not None:
+            _write_json(partial / RECORD, record)
         _write_tensors(partial, tensors, shard)
         save(tokenizer, partial)
         card.save(partial / "README.md")

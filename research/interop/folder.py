@@ -191,11 +191,16 @@ def _as_held(arch: Arch, names: Iterable[str]) -> Arch:
     )
 
 
+def has_tokenizer(folder: pathlib.Path) -> bool:
+    """Return whether `folder` holds a tokenizer's files; without any, AutoTokenizer would make an empty one."""
+    return any((folder / name).is_file() for name in TOKENIZERS)
+
+
 def _tokenizer(folder: pathlib.Path, arch: Arch) -> PreTrainedTokenizerFast | None:
     """Return the folder's tokenizer, if any, whose ids the embedding of `arch` must have rows for."""
     from research.data import tokenizer
 
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    if not has_tokenizer(folder):
         return None
     found = tokenizer.load(str(folder))
     size = max(len(found), max(found.get_vocab().values(), default=0) + 1)

@@ -35,8 +35,17 @@ def resolve(run: Run) -> Run:
     data = run.data
     if not data.tokenizer.path:
         path = run.init.path if not _is_run(run.init.path) else str(pathlib.Path(run.init.path) / "tokenizer")
+        if not folder.has_tokenizer(folder.locate(path)):
+            raise UserError(f"{path} has no tokenizer: name that of the model with --data.tokenizer.path")
         data = dataclasses.replace(data, tokenizer=dataclasses.replace(data.tokenizer, path=path))
     return dataclasses.replace(run, arch=dataclasses.replace(arch, **own), data=data)
+
+
+def like(run: Run, recorded: Run) -> Run:
+    """Return `run` with the shape of the resolved run that it resumes, and its tokenizer where it names no other."""
+    arch = dataclasses.replace(recorded.arch, **{name: getattr(run.arch, name) for name in OWN})
+    tokenizer = run.data.tokenizer if run.data.tokenizer.path else recorded.data.tokenizer
+    return dataclasses.replace(run, arch=arch, data=dataclasses.replace(run.data, tokenizer=tokenizer))
 
 
 def parameters(run: Run, shardings: Any) -> tuple[dict[str, jax.Array], list[str]]:
@@ -78,6 +87,8 @@ def _held(path: str) -> Arch:
     where = folder.locate(path)
     held = folder.architecture(where)
     full = config_json.to_arch(config_json.read(where), str(where / config_json.NAME))
-    if held.structure != "encoder" or not (full.head_transform or full.head_bias):
-        return held
+    if held.tied == full.tied:
+        held = dataclasses.replace(held, scale_logits=full.scale_logits)
+    elif held.tied:  # an untied projection is missing: what stands there is no language model yet
+        held = dataclasses.replace(held, tied=False, scale_logits=False)
     return dataclasses.replace(held, head_transform=full.head_transform, head_bias=full.head_bias, pooler=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import sys
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from research.data.sources import Source
 from research.data.tokenizer import Tokenizer, load, vocabulary
 from research.generate.prompts import Reader
 from research.interop.config_json import ends
+from research.interop.export import RECORD
 from research.interop.folder import locate
 from research.interop.folder import load as pretrained
 from research.models.transformer import Transformer
@@ -93,12 +95,11 @@ def open_model(path: str, checkpoint: str | None = None) -> Opened:
     found = pretrained(folder)
     if found.tokenizer is None:
         raise UserError(f"{folder} has no tokenizer: add tokenizer.json and tokenizer_config.json")
-    start, stop = ends(folder)
-    return Opened(
-        found.model,
-        found.params,
-        Reader(found.tokenizer, vocabulary(found.tokenizer), found.arch.structure, None, start, stop),
-    )
+    start, stop = ends(folder, found.arch.vocab_size)
+    record = folder / RECORD
+    objective = from_json(json.loads(record.read_text(encoding="utf-8"))).objective if record.exists() else None
+    reader = Reader(found.tokenizer, vocabulary(found.tokenizer), found.arch.structure, objective, start, stop)
+    return Opened(found.model, found.params, reader)
 
 
 def _mesh(run: Run) -> jax.sharding.Mesh:

@@ -47,8 +47,7 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
         UserError: The run cannot work; one line says which field and what to do.
     """
     if recorded and run.init.path:  # a resumed run has its parameters, and does not need those it started from
-        data = dataclasses.replace(run.data, tokenizer=recorded.data.tokenizer)
-        run = dataclasses.replace(run, arch=recorded.arch, data=data)
+        run = origin.like(run, recorded)
     else:
         check(run)
         run = origin.resolve(run)
@@ -110,8 +109,12 @@ def with_vocabulary(run: Run, words: Vocabulary, name: str) -> Run:
     run.objective.check(run.data.length, words)
     if run.arch.vocab_size and run.arch.vocab_size < words.size:
         raise UserError(
-            f"arch.vocab_size is {run.arch.vocab_size}, but {name} has ids up to {words.size - 1}: set it to "
-            f"{words.size} or more, or to 0 for the tokenizer's own size"
+            f"arch.vocab_size is {run.arch.vocab_size}, but {name} has ids up to {words.size - 1}: "
+            + (
+                f"name the tokenizer of {run.init.path} with data.tokenizer.path"
+                if run.init.path
+                else f"set it to {words.size} or more, or to 0 for the tokenizer's own size"
+            )
         )
     size = run.arch.vocab_size or words.size
     return dataclasses.replace(run, arch=dataclasses.replace(run.arch, vocab_size=size))

@@ -80,7 +80,7 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
         model=model,
         mesh=mesh,
         shapes=shapes,
-        initialize=jax.jit(initialize, out_shardings=placed),
+        initialize=jax.jit(initialize, out_shardings=placed, donate_argnums=0),
         update=jax.jit(update, in_shardings=(placed, rows), out_shardings=(placed, whole), donate_argnums=0),
         place=lambda record: jax.device_put(record, rows),
     )

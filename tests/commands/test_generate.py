@@ -63,9 +63,15 @@ def test_a_terminal_sees_the_same_text_as_a_file(model, capsys, monkeypatch):
     words = ["generate", model("gpt2-nano"), "--prompt", "The value", "--max-new-tokens", "9"]
     assert main(words) == 0
     whole = capsys.readouterr().out
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("research.commands.generate._is_seen", lambda: True)
     assert main(words) == 0
     assert capsys.readouterr().out == whole
+
+
+def test_an_empty_prompt_and_one_that_looks_like_a_flag_are_prompts(model, capsys):
+    for words in (["--prompt", ""], ["--prompt="], ["--prompt", "--- a/x"]):
+        assert main(["generate", model("gpt2-nano"), *words, "--max-new-tokens", "3"]) == 0
+        assert len(capsys.readouterr().out) > 1
 
 
 def test_masks_are_filled_in(model, capsys):

@@ -45,6 +45,17 @@ def test_a_decoder_reads_a_prompt_as_it_stands_and_nothing_as_a_beginning(tokeni
         Reader(tokenizer, words._replace(eos=None), "decoder", Causal()).prompt("")
 
 
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece", "bpe", "word"])
+def test_a_continuation_has_the_spaces_of_the_whole_text(kind):
+    text = "\n".join(pydoc_data.topics.topics.values())[:40_000]
+    made = train(Tokenizer(kind=kind, size=400, sentinels=20), text.split("\n\n"))
+    causal = Reader(made, vocabulary(made), "decoder", None)
+    prompt, whole = causal.prompt("return the"), "return the value of"
+    assert not set(prompt.tokens) & set(made.all_special_ids)  # nothing that ends a text
+    rest = made(whole, add_special_tokens=False)["input_ids"][len(prompt.tokens) :]
+    assert "return the" + causal.text(prompt, tuple(rest)) == whole
+
+
 def test_sentinels_are_filled_in_and_one_is_added_to_a_text_without_any(tokenizer, words):
     spans = reader(tokenizer, words, SpanCorruption())
     prompt = spans.prompt(BROKEN)

@@ -1,6 +1,7 @@
 """A run starts from another run, or from a folder, with its shape, parameters and tokenizer."""
 
 import dataclasses
+import json
 import os
 import shutil
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from research.config import Init, Mesh
+from research.commands.export import export as export_run
+from research.config import Init, Mesh, to_json
 from research.data.tokenizer import load, vocabulary
 from research.interop import export, folder
 from research.models.arch import base
@@ -111,6 +113,8 @@ def test_an_exported_run_opens_as_the_run_does(first, tmp_path):
     for path, leaf in flatten(opened.params).items():
         np.testing.assert_array_equal(leaf, flatten(loaded.params)[path], err_msg=path)
     assert opened.reader.objective is None and open_model(str(first[1])).reader.objective == first[0].objective
+    (tmp_path / "out" / export.RECORD).write_text(json.dumps(to_json(loaded.run)))
+    assert open_model(str(tmp_path / "out")).reader.objective == first[0].objective
     with pytest.raises(UserError, match="is no run"):
         open_model(str(tmp_path / "out"), "best")
     assert folder.load(tmp_path / "out").arch.structure == "encoder"
@@ -119,3 +123,28 @@ def test_an_exported_run_opens_as_the_run_does(first, tmp_path):
 def test_what_is_not_there_is_refused(first, tmp_path):
     with pytest.raises(UserError, match="no folder"):
         resolve(starting(first, tmp_path / "nothing"))
+
+
+def test_a_folder_without_a_tokenizer_is_refused_unless_one_is_named(first, tmp_path):
+    path = headless(first, tmp_path / "base")
+    for file in path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(UserError, match="has no tokenizer: name that of the model with --data.tokenizer.path"):
+        resolve(starting(first, path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [Mesh(data=1), Mesh(data=2, fsdp=2), Mesh(data=1, fsdp=2, tensor=2)], ids=str)
+@pytest.mark.parametrize("name", ["causal", "prefix", "span_corruption", "denoising"])
+def test_every_structure_starts_from_its_export_on_every_mesh(name, mesh, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
+    fields = {"steps": 2, "evaluate_every": 0, "evaluate_rows": 0}
+    run = dataclasses.replace(small.run(name, small.text(tmp_path), **fields), mesh=Mesh(data=1))
+    assert train(run, tmp_path / "first") == "done"
+    export_run(tmp_path / "first", load_run(tmp_path / "first"), tmp_path / "out")
+    second = dataclasses.replace(run, init=Init(str(tmp_path / "out")), mesh=mesh, seed=1)
+    assert train(second, tmp_path / "second") == "done"
+    before = [row for row in logs.read(tmp_path / "first") if row["kind"] == "evaluation"][-1]
+    after = [row for row in logs.read(tmp_path / "second") if row["kind"] == "evaluation"][0]
+    assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
+    assert open_model(str(tmp_path / "out")).reader.objective == run.objective
