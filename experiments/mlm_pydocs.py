@@ -21,9 +21,9 @@ def config() -> Run:
         data=data(),
         optimizer=Optimizer("muon", learning_rate=1e-2),  # at a few hundred steps, well ahead of adamw
         schedule=Schedule("linear", warmup=50),
-        steps=400,
+        steps=340,
         batch_size=16,
-        evaluate_every=200,
-        save_every=200,
+        evaluate_every=170,
+        save_every=170,
         evaluate_rows=256,
     )

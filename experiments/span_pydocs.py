@@ -22,9 +22,9 @@ def config() -> Run:
         data=data(framing="none"),
         optimizer=Optimizer("muon", learning_rate=1e-2),  # at a few hundred steps, well ahead of adamw
         schedule=Schedule("linear", warmup=50),
-        steps=260,
+        steps=240,
         batch_size=16,
-        evaluate_every=130,
-        save_every=130,
+        evaluate_every=120,
+        save_every=120,
         evaluate_rows=256,
     )

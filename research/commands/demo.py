@@ -146,7 +146,7 @@ def _texts(masked: pathlib.Path, causal: pathlib.Path, spans: pathlib.Path) -> N
     print(f"causal:          {PROMPT} ...")
     _indented(PROMPT + reader.text(prompt, found.tokens))
     model, params, reader = open_model(str(spans))
-    prompt, greedy = reader.prompt(BROKEN_TEXT), reader.settings(Decoding(max_new_tokens=24))
+    prompt, greedy = reader.prompt(BROKEN_TEXT), reader.settings(Decoding(max_new_tokens=24, no_repeat_ngram=2))
     ((found,),) = generate(model, params, [prompt], greedy, size=reader.vocabulary.size)
     print(f"span corruption: {BROKEN_TEXT}")
     answers = map(reader.tokenizer.decode, reader.spans(found.tokens).values())
