@@ -56,7 +56,8 @@ def load(path: str | os.PathLike, sharding: Sharding | None = None) -> Pretraine
             ids than the embedding has rows; the message names the file, field or tensor and what to do.
     """
     folder = locate(path)
-    tensors.shards(folder)  # what is pickled is refused before anything takes time
+    if _has_safetensors(folder) or not flax_msgpack.is_in(folder):
+        tensors.shards(folder)  # what is pickled is refused before anything takes time
     arch = architecture(folder)
     tokenizer = _tokenizer(folder, arch)
     params, _ = parameters(folder, arch, sharding)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax.serialization import msgpack_serialize
 
+from research.interop.config_json import to_config
 from research.interop.flax_msgpack import INDEX, NAME, is_in, read
+from research.interop.folder import load
 from research.models.paths import flatten, unflatten
 from research.models.rules import from_huggingface, to_huggingface
 from research.models.transformer import parameter_shapes
@@ -56,6 +58,8 @@ def test_an_old_checkpoint_comes_in_bitwise(name, tmp_path):
     tensors = read(tmp_path)
     assert tensors.shapes == {key: tensor.shape for key, tensor in to_huggingface(ARCHS[name], params).items()}
     same(from_huggingface(ARCHS[name], tensors), params)
+    (tmp_path / "config.json").write_text(json.dumps(to_config(ARCHS[name], pad=1, bos=0, eos=2)))
+    same(load(tmp_path).params, params)
 
 
 def test_kernels_were_stored_as_the_old_modules_had_them():
