@@ -106,9 +106,8 @@ def stream(
     Raises:
         UserError: As `generate`.
     """
-    (chunk,) = chunks(model, [prompt], [(0, 0)], check(decoding), 1)
-    batch = pad_batch(model.arch, [prompt for _ in chunk], [0], decoding, 1)
-    most = room(model, prompt, decoding)
+    most = room(model, prompt, check(decoding))
+    batch = pad_batch(model.arch, [prompt], [0], decoding, 1)
     state = begin(params, batch, model=model, new=bucket(most), bidirectional=bidirectional)
     shown = 0
     while shown < most and not bool(state.done.all()):

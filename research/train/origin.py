@@ -87,8 +87,5 @@ def _held(path: str) -> Arch:
     where = folder.locate(path)
     held = folder.architecture(where)
     full = config_json.to_arch(config_json.read(where), str(where / config_json.NAME))
-    if held.tied == full.tied:
-        held = dataclasses.replace(held, scale_logits=full.scale_logits)
-    elif held.tied:  # an untied projection is missing: what stands there is no language model yet
-        held = dataclasses.replace(held, tied=False, scale_logits=False)
-    return dataclasses.replace(held, head_transform=full.head_transform, head_bias=full.head_bias, pooler=False)
+    head = {name: getattr(full, name) for name in ("tied", "scale_logits", "head_transform", "head_bias")}
+    return dataclasses.replace(held, **head, pooler=False)

@@ -13,16 +13,10 @@ from research.interop.flax_msgpack import INDEX, NAME, is_in, read
 from research.interop.folder import load
 from research.models.paths import flatten, unflatten
 from research.models.rules import from_huggingface, to_huggingface
-from research.models.transformer import parameter_shapes
 from research.types import UserError
-from tests.models.oracles import ARCHS
+from tests.models.oracles import ARCHS, parameters, same
 
 EMBEDDINGS = ("_embeddings", "wte", "wpe", "shared", "embed_positions", "relative_attention_bias")
-
-
-def parameters(arch):
-    draw = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(np.float32), parameter_shapes(arch))
 
 
 def old_tree(arch, params):
@@ -38,14 +32,6 @@ def old_tree(arch, params):
             last, tensor = "kernel", np.ascontiguousarray(tensor.T)
         leaves[f"{module}.{last}".lstrip(".").replace(".", "/")] = tensor
     return unflatten(leaves)
-
-
-def same(a, b):
-    a, b = flatten(a), flatten(b)
-    assert a.keys() == b.keys()
-    for path in a:
-        assert a[path].dtype == b[path].dtype
-        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
 
 
 @pytest.mark.parametrize("name", ARCHS)

@@ -6,11 +6,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from research.models import preset
 from research.models.arch import Arch
+from research.models.paths import flatten
+from research.models.transformer import parameter_shapes
 
 VOCABULARY = 48
 PAD = 1  # as RoBERTa's and BART's tokenizers number it: those models look at the id
@@ -30,6 +33,21 @@ ARCHS = {
     "t5-v1.1": tiny("t5-v1.1-nano", decoder_layers=1, relative_buckets=8, relative_distance=12),
     "bart": tiny("bart-nano", decoder_layers=1),
 }
+
+
+def parameters(arch: Arch) -> Any:
+    """Return parameters of `arch`, all drawn from N(0, 1)."""
+    draw = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(np.float32), parameter_shapes(arch))
+
+
+def same(a: Any, b: Any) -> None:
+    """Assert that two nested dicts hold the same arrays, bit for bit."""
+    a, b = flatten(a), flatten(b)
+    assert a.keys() == b.keys()
+    for path in a:
+        assert a[path].dtype == b[path].dtype
+        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
 
 
 def torch_model(name: str, seed: int = 0) -> Any:

@@ -2,29 +2,14 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 
 from research.models.arch import base
 from research.models.paths import flatten, unflatten
 from research.models.rules import expected, from_huggingface, to_huggingface
-from research.models.transformer import parameter_shapes
 from research.types import UserError
-from tests.models.oracles import ARCHS, torch_model
-
-
-def parameters(arch):
-    draw = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(np.float32), parameter_shapes(arch))
-
-
-def same(a, b):
-    a, b = flatten(a), flatten(b)
-    assert a.keys() == b.keys()
-    for path in a:
-        assert a[path].dtype == b[path].dtype
-        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
+from tests.models.oracles import ARCHS, parameters, same, torch_model
 
 
 @pytest.mark.parametrize("name", ARCHS)
