@@ -328,11 +328,11 @@ def _check_shape(run: Run) -> None:
     """Refuse a model, an objective and rows that do not go together."""
     validate(run.arch)
     run.objective.check(run.data.length, None if run.data.tokenizer.path else promised(run.data.tokenizer))
-    structure = run.objective.structure
-    if structure != run.arch.structure:
+    structures = run.objective.structures
+    if run.arch.structure not in structures:
         raise UserError(
-            f"objective {type(run.objective).__name__} is for the structure {structure}, but arch.structure is "
-            f"{run.arch.structure}: choose an arch of that structure, or another objective"
+            f"objective {type(run.objective).__name__} is for the structure {' or '.join(structures)}, but "
+            f"arch.structure is {run.arch.structure}: choose an arch of that structure, or another objective"
         )
     if run.arch.positions == "learned":
         lengths = run.objective.lengths(run.data.length)

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     Array = jax.Array | np.ndarray
 
 Structure = Literal["encoder", "decoder", "encoder-decoder"]
+HeadKind = Literal["vocabulary", "sequence", "tokens"]
 Split = Literal["train", "validation", "test"]
 
 Record = dict[str, np.ndarray]
 """One host row: `tokens` int32[L] and `segments` int32[L], where L = length + lookahead, segment 0 is padding and
-documents of a row count 1, 2, ... (all 1 where attention may cross documents)."""
+documents of a row count 1, 2, ... (all 1 where attention may cross documents). Rows of a task have more, which its
+objective names."""
 
 
 class UserError(Exception):
@@ -60,7 +62,7 @@ class Example(NamedTuple):
     """What every objective makes of a record."""
 
     inputs: dict[str, Array]  # exactly the model's keyword arguments
-    targets: Array  # int32[*S]
+    targets: Array  # int32[*S]; float32[*S, N] where a task scores N labels apart, or numbers
     weights: Array  # float32[*S]; 0 = not scored
 
 
@@ -75,7 +77,8 @@ class Lengths(NamedTuple):
 class Objective(Protocol):
     """A frozen dataclass: hashable, loggable, overridable from the command line; called inside jit on one row."""
 
-    structure: ClassVar[Structure]
+    structures: ClassVar[tuple[Structure, ...]]  # of the models that it can train
+    head: ClassVar[HeadKind]  # what the last states are projected onto: the vocabulary, or a task's labels
     needs: ClassVar[tuple[str, ...]]  # fields of Vocabulary that must not be None or empty
     lookahead: ClassVar[int]  # tokens read beyond the row's length: 1 where targets are the next tokens
     likelihood: ClassVar[bool]  # every scored token is predicted from its own past: bits per byte are defined
@@ -95,6 +98,7 @@ class State(NamedTuple):
     """Everything that a checkpoint holds, and so everything that a resumed run needs."""
 
     step: Any  # int32[]: updates applied so far
-    params: Any
-    opt_state: Any
-    averages: Any  # exponential moving average of params, or an empty tuple
+    trainable: Any  # parameters that gradients are taken of, nested
+    frozen: Any  # the others, nested; empty where all are trained
+    opt_state: Any  # of the trainable ones
+    averages: Any  # exponential moving average of the trainable ones, or an empty tuple

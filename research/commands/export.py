@@ -61,7 +61,7 @@ def export(run: pathlib.Path, loaded: Loaded, folder: pathlib.Path, *, raw: bool
     from research.interop.export import write
 
     objective, words = loaded.run.objective, loaded.vocabulary
-    start = getattr(words, objective.start) if objective.structure == "encoder-decoder" else None
+    start = getattr(words, objective.start) if loaded.run.arch.structure == "encoder-decoder" else None
     made = card.create(run, loaded.step, loaded.tokenizer, words, raw=raw)
     record = to_json(loaded.run)
     write(folder, loaded.run.arch, loaded.params, loaded.tokenizer, words, made, decoder_start=start, record=record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from research.types import Structure, UserError
+from research.types import HeadKind, Structure, UserError
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Arch:
     """A bias per vocabulary entry on the logits (BERT, RoBERTa; BART's final_logits_bias)."""
     pooler: bool = False
     """A tanh projection of the first token's state (BERT, RoBERTa); pre-training without NSP has no use for it."""
+    head: HeadKind = "vocabulary"
+    """What states are projected onto: the vocabulary, or labels of a whole sequence or of every token."""
+    labels: int = 0
+    """Rows of the projection onto labels; 0: as many as the task's data has."""
     dropout: float = 0.1
     """Rate on embeddings, attention outputs and feed-forward outputs, as the family publishes it."""
     attention_dropout: float = 0.1
@@ -100,6 +104,18 @@ class Arch:
         return (self.decoder_layers or self.layers) if self.structure == "encoder-decoder" else self.layers
 
 
+def with_head(arch: Arch, head: HeadKind, labels: int = 0) -> Arch:
+    """Return `arch` with the published head of its family for labels in place of the one for the vocabulary.
+
+    An encoder tells a sequence by its first token's state through the pooler, a decoder by its last token's state.
+    """
+    if head == "vocabulary":
+        return replace(arch, head=head, labels=0)
+    pooler = head == "sequence" and arch.structure == "encoder"
+    bare = {"tied": True, "scale_logits": False, "head_transform": False, "head_bias": False}
+    return replace(arch, head=head, labels=labels, pooler=pooler, **bare)
+
+
 def base(arch: Arch) -> Arch:
     """Return `arch` as its published base checkpoint counts it: no head before the vocabulary, but BERT's pooler.
 
@@ -119,7 +135,7 @@ def validate(arch: Arch) -> Arch:
     for name in ("width", "layers", "heads", "mlp_width", "max_length"):
         if getattr(arch, name) < 1:
             raise UserError(f"arch.{name} is {getattr(arch, name)}: it must be at least 1")
-    for name in ("vocab_size", "decoder_layers", "head_width", "position_offset", "types"):
+    for name in ("vocab_size", "decoder_layers", "head_width", "position_offset", "types", "labels"):
         if getattr(arch, name) < 0:
             raise UserError(f"arch.{name} is {getattr(arch, name)}: it must not be negative")
     for name in ("dropout", "attention_dropout", "activation_dropout"):
@@ -138,6 +154,13 @@ def validate(arch: Arch) -> Arch:
             f"arch.relative_distance {arch.relative_distance} must exceed half of arch.relative_buckets "
             f"{arch.relative_buckets}: raise it"
         )
+    if arch.head != "vocabulary" and arch.structure == "encoder-decoder":
+        raise UserError(
+            f"arch.head {arch.head} is for encoders and decoders: an encoder-decoder writes labels as text, with the "
+            "objective seq2seq"
+        )
+    if arch.labels and arch.head == "vocabulary":
+        raise UserError(f"arch.labels is {arch.labels}, but arch.head is vocabulary: set it to sequence or tokens")
     if arch.scale_logits and not arch.tied:
         raise UserError("arch.scale_logits is for a tied output projection: set arch.tied or unset arch.scale_logits")
     return arch

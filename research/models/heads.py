@@ -1,4 +1,4 @@
-"""What follows the last block: the transform before the vocabulary, and the projection onto it."""
+"""What follows the last block: the transform before the vocabulary or the labels, and the projection onto them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,26 @@ class Head(nn.Module):
         return x * arch.width**-0.5 if arch.scale_logits else x
 
 
+class Classifier(nn.Module):
+    """Make final states ready for the projection onto labels, whose parameters live here; no bias is GPT-2's way."""
+
+    arch: Arch
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        arch = self.arch
+        self.param("kernel", nn.initializers.zeros, (arch.labels, arch.width), jnp.float32)
+        if arch.head == "tokens" or arch.structure == "encoder":
+            self.param("bias", nn.initializers.zeros, (arch.labels,), jnp.float32)
+        return nn.Dropout(arch.dropout, deterministic=deterministic)(x)
+
+
 def output_projection(arch: Arch, params: Any) -> tuple[jax.Array, jax.Array | None]:
-    """Return the vocabulary projection, tied or not: kernel float32[V, D], and bias float32[V] or None."""
+    """Return the last projection: kernel float32[V, D] and bias float32[V] or None; V is the vocabulary, tied or not,
+    or the labels."""
+    if arch.head != "vocabulary":
+        return params["classifier"]["kernel"], params["classifier"].get("bias")
     head = params.get("head", {})
     return params["tokens"]["embedding"] if arch.tied else head["kernel"], head.get("bias")
 

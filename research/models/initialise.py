@@ -35,7 +35,7 @@ def draw(arch: Arch, path: str, shape: tuple[int, ...]) -> Draw:
         return Draw("constant", float(leaf == "scale"))
     if leaf == "embedding":
         return _embedding(arch, name)
-    if name == "head":  # the untied output projection, [V, D]
+    if name in ("head", "classifier"):  # the projection onto the vocabulary or onto labels, [V, D]
         return _kernel(arch, name, shape[1], shape[0], branches=1)
     cross = arch.structure == "encoder-decoder" and above[:1] == ["decoder"]
     layers = arch.depth if above[:1] == ["decoder"] else arch.encoder_layers

@@ -101,11 +101,17 @@ def index_in_document(segments: jax.Array) -> jax.Array:
 
 
 def embed(
-    arch: Arch, x: jax.Array, segments: jax.Array | None, dtype: Dtype, positions: jax.Array | None = None
+    arch: Arch,
+    x: jax.Array,
+    segments: jax.Array | None,
+    dtype: Dtype,
+    positions: jax.Array | None = None,
+    types: jax.Array | None = None,
 ) -> jax.Array:
-    """Return token vectors [B, T, D] with positions and type 0 added, and normalised; tables belong to the caller.
+    """Return token vectors [B, T, D] with positions and types added, and normalised; tables belong to the caller.
 
-    Without `positions`, int32[B, T], tokens are numbered from 0 within their document.
+    Without `positions`, int32[B, T], tokens are numbered from 0 within their document; without `types`, int32[B, T],
+    all are of type 0.
     """
     length = x.shape[1]
     if arch.positions == "learned":
@@ -121,5 +127,5 @@ def embed(
         x = x + table(slice(first, first + length) if positions is None else first + positions)
     if arch.types:
         table = Embedding(arch.types, arch.width, dtype, name="types")
-        x = x + table(slice(0, 1))
+        x = x + table(slice(0, 1) if types is None else types)
     return norm(arch, dtype, "embedding_norm")(x) if arch.embedding_norm else x

@@ -17,7 +17,7 @@ from research.models.arch import Arch
 from research.models.paths import flatten, unflatten
 from research.types import UserError
 
-HEADS = ("head/", "pooler/")  # how the paths begin of what follows the last block
+HEADS = ("head/", "pooler/", "classifier/")  # how the paths begin of what follows the last block
 
 
 class Rule(NamedTuple):

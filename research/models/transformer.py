@@ -12,7 +12,7 @@ from research.models import initialise
 from research.models.arch import Arch, validate
 from research.models.attention import Attention, cross_mask, relative_bias, self_mask
 from research.models.cache import Cache, Kept, heads_first
-from research.models.heads import Head
+from research.models.heads import Classifier, Head
 from research.models.layers import MLP, Dense, Dtype, Embedding, embed, norm
 from research.types import UserError
 
@@ -82,6 +82,7 @@ class Stack(nn.Module):
         context_segments: jax.Array | None = None,
         cache: Cache | None = None,
         valid: jax.Array | None = None,
+        types: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         """Return the states [B, T, D], and `cache` with these tokens added where one is given.
 
@@ -95,7 +96,7 @@ class Stack(nn.Module):
             keys, first, positions = cache.valid.shape[1], cache.index, cache.positions(valid)
             cache = cache.add(valid)
             mask = cache.mask(length, bidirectional=prefix is not None)
-        x = embed(arch, x, segments, self.dtype, positions)
+        x = embed(arch, x, segments, self.dtype, positions, types)
         x = nn.Dropout(arch.dropout, deterministic=deterministic)(x)
         context_mask = cross_mask(segments, context_segments) if self.cross else None
         bias = None
@@ -131,19 +132,30 @@ class Transformer(nn.Module):
         arch = validate(self.arch)
         if not arch.vocab_size:
             raise UserError("arch.vocab_size is 0: set it to the number of ids of the tokenizer")
+        if arch.head != "vocabulary" and not arch.labels:
+            raise UserError("arch.labels is 0: set it to the number of labels of the task")
         self.tokens = Embedding(arch.vocab_size, arch.width, self.dtype)
         both = arch.structure == "encoder-decoder"
         if arch.encoder_layers:
             self.encoder = Stack(arch, arch.encoder_layers, False, False, self.dtype, self.remat)
         if arch.depth:
             self.decoder = Stack(arch, arch.depth, True, both, self.dtype, self.remat)
-        self.head = Head(arch, self.dtype)
+        if arch.head == "vocabulary":
+            self.head = Head(arch, self.dtype)
+        else:
+            self.classifier = Classifier(arch, self.dtype)
         if arch.pooler:
             self.pooler = Dense(arch.width, dtype=self.dtype)
 
-    def encode(self, tokens: jax.Array, segments: jax.Array | None = None, deterministic: bool = True) -> jax.Array:
+    def encode(
+        self,
+        tokens: jax.Array,
+        segments: jax.Array | None = None,
+        deterministic: bool = True,
+        types: jax.Array | None = None,
+    ) -> jax.Array:
         """Return the encoder's states [B, T, D] of tokens int32[B, T]."""
-        return self.encoder(self.tokens(tokens), segments, deterministic)[0]
+        return self.encoder(self.tokens(tokens), segments, deterministic, types=types)[0]
 
     def decode(
         self,
@@ -191,19 +203,20 @@ class Transformer(nn.Module):
         prefix: jax.Array | None = None,
         source: jax.Array | None = None,
         source_segments: jax.Array | None = None,
+        types: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         """Return the last stack's states [B, T, D], before any head; arguments as in `__call__`."""
         if self.arch.structure == "encoder":
-            return self.encode(tokens, segments, deterministic)
+            return self.encode(tokens, segments, deterministic, types)
         memory = None
         if self.arch.structure == "encoder-decoder":
             memory = self.encode(source, source_segments, deterministic)
         return self.decode(tokens, segments, prefix, memory, source_segments, deterministic)
 
     def pool(self, states: jax.Array) -> jax.Array:
-        """Return BERT's summary of each row, [B, D]: tanh of a projection of its first token's state."""
-        return jnp.tanh(self.pooler(states[:, 0]))
+        """Return BERT's summary of the sequences whose first tokens have these `states`, [..., D]: a tanh layer."""
+        return jnp.tanh(self.pooler(states))
 
     def __call__(
         self,
@@ -214,9 +227,10 @@ class Transformer(nn.Module):
         select: jax.Array | None = None,
         source: jax.Array | None = None,
         source_segments: jax.Array | None = None,
+        types: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Return states ready for the vocabulary projection: [B, T, D], or [B, K, D] at the positions `select`.
+        """Return states ready for the last projection: [B, T, D], or [B, K, D] at the positions `select`.
 
         Args:
             tokens: int32[B, T], read by the encoder, or by the decoder where there is one (then shifted right).
@@ -226,6 +240,7 @@ class Transformer(nn.Module):
             select: int32[B, K], positions whose states are returned.
             source: int32[B, S], read by the encoder of an encoder-decoder.
             source_segments: int32[B, S]; a target document sees the source of the same number.
+            types: int32[B, T], 0 for the first and 1 for the second text of a pair (BERT); None: all 0.
             deterministic: Whether dropout is off; else pass rngs={"dropout": key}.
 
         Raises:
@@ -237,13 +252,15 @@ class Transformer(nn.Module):
             prefix=prefix,
             source=source,
             source_segments=source_segments,
+            types=types,
             deterministic=deterministic,
         )
-        if self.arch.pooler and self.is_initializing():
-            self.pool(states)
         if select is not None:
             states = jnp.take_along_axis(states, select[..., None], axis=1)
-        return self.head(states)
+        if self.arch.pooler and (self.is_initializing() or self.arch.head == "sequence"):
+            pooled = self.pool(states)
+            states = pooled if self.arch.head == "sequence" else states
+        return self.head(states) if self.arch.head == "vocabulary" else self.classifier(states, deterministic)
 
 
 def example(arch: Arch, batch: int = 1, length: int = 1) -> dict[str, jax.Array]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from research.objectives import checks
-from research.types import Example, Lengths, Structure
+from research.types import Example, HeadKind, Lengths, Structure
 
 if TYPE_CHECKING:
     import jax
@@ -33,7 +33,8 @@ class Causal:
     [1, 1, 1, 0, 1, 1, 1, 1, 0, 0]
     """
 
-    structure: ClassVar[Structure] = "decoder"
+    structures: ClassVar[tuple[Structure, ...]] = ("decoder",)
+    head: ClassVar[HeadKind] = "vocabulary"
     needs: ClassVar[tuple[str, ...]] = ()
     lookahead: ClassVar[int] = 1
     likelihood: ClassVar[bool] = True

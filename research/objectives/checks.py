@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,3 +51,20 @@ def row(objective: Objective, length: int, least: int, vocabulary: Vocabulary | 
                 f"objective {name} needs a tokenizer with {WORDS[field]}, and this one has none: choose another "
                 f"tokenizer or train one for this objective"
             )
+
+
+def distinct(name: str, values: tuple[str, ...]) -> None:
+    """Raise a UserError if the field `name` lists something twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"objective.{name} lists {value!r} twice: each label has one id")
+
+
+def template(name: str, value: str) -> None:
+    """Raise a UserError unless `value` is a template with at least one {column} in it."""
+    try:
+        columns = [column for _, column, _, _ in string.Formatter().parse(value) if column is not None]
+    except ValueError as error:
+        raise UserError(f"objective.{name} {value!r} is not a template ({error}): write {{{{ for a brace") from None
+    if not columns or not all(columns):
+        raise UserError(f"objective.{name} is {value!r}: it must say where the source goes, as {{source}}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from research.objectives import checks, spans
-from research.types import Example, Lengths, Structure, UserError
+from research.types import Example, HeadKind, Lengths, Structure, UserError
 
 if TYPE_CHECKING:
     import jax
@@ -54,7 +54,8 @@ class Denoising:
     delete_share: float = 0.0
     """Share of the eligible tokens that is deleted without a trace, of those not masked."""
 
-    structure: ClassVar[Structure] = "encoder-decoder"
+    structures: ClassVar[tuple[Structure, ...]] = ("encoder-decoder",)
+    head: ClassVar[HeadKind] = "vocabulary"
     needs: ClassVar[tuple[str, ...]] = ("pad", "eos", "mask")
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False

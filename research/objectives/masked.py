@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from research.objectives import checks, spans
-from research.types import Example, Lengths, Structure, UserError
+from research.types import Example, HeadKind, Lengths, Structure, UserError
 
 if TYPE_CHECKING:
     import jax
@@ -58,7 +58,8 @@ class Masked:
     longest_span: int = 10
     """Longest span in words (unit span)."""
 
-    structure: ClassVar[Structure] = "encoder"
+    structures: ClassVar[tuple[Structure, ...]] = ("encoder",)
+    head: ClassVar[HeadKind] = "vocabulary"
     needs: ClassVar[tuple[str, ...]] = ("mask",)
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False

@@ -10,7 +10,7 @@ import numpy as np
 from research.objectives import checks, spans
 from research.objectives.prefix import Prefix
 from research.objectives.span_corruption import SpanCorruption, lay_spans, render
-from research.types import Example, Lengths, Structure, UserError
+from research.types import Example, HeadKind, Lengths, Structure, UserError
 
 if TYPE_CHECKING:
     import jax
@@ -65,7 +65,8 @@ class Mixture:
     s_longest: float = 0.75
     """Longest prefix of the sequential denoiser as a share of its document."""
 
-    structure: ClassVar[Structure] = "encoder-decoder"
+    structures: ClassVar[tuple[Structure, ...]] = ("encoder-decoder",)
+    head: ClassVar[HeadKind] = "vocabulary"
     needs: ClassVar[tuple[str, ...]] = ("pad", "eos", "sentinels", "modes")
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from research.objectives import checks, spans
-from research.types import Example, Lengths, Structure
+from research.types import Example, HeadKind, Lengths, Structure
 
 if TYPE_CHECKING:
     import jax
@@ -40,7 +40,8 @@ class Prefix:
     longest: float = 1.0
     """Longest prefix as a share of its document; at least one token is scored."""
 
-    structure: ClassVar[Structure] = "decoder"
+    structures: ClassVar[tuple[Structure, ...]] = ("decoder",)
+    head: ClassVar[HeadKind] = "vocabulary"
     needs: ClassVar[tuple[str, ...]] = ()
     lookahead: ClassVar[int] = 1
     likelihood: ClassVar[bool] = True  # of the scored tokens: none is predicted from a later one

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from research.objectives import checks, spans
-from research.types import Example, Lengths, Structure, UserError
+from research.types import Example, HeadKind, Lengths, Structure, UserError
 
 if TYPE_CHECKING:
     import jax
@@ -56,7 +56,8 @@ class SpanCorruption:
     """Rotate the spans by a random offset, so that beginnings of rows are hidden as often as ends; source and target
     have one token more, since the rotation may break a span in two."""
 
-    structure: ClassVar[Structure] = "encoder-decoder"
+    structures: ClassVar[tuple[Structure, ...]] = ("encoder-decoder",)
+    head: ClassVar[HeadKind] = "vocabulary"
     needs: ClassVar[tuple[str, ...]] = ("pad", "eos", "sentinels")
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False

@@ -35,14 +35,14 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
 
     def sums(params: Any, record: Record, row: jax.Array, unigram: jax.Array) -> dict[str, jax.Array]:
         example = examples(run, vocabulary, _keys(row), record)
-        found = loss_sums(trained.model, sharding.gathered(params, trained.mesh), example, Loss(), trained.mesh)
+        found = loss_sums(run, trained.model, sharding.gathered(params, trained.mesh), example, Loss(), trained.mesh)
         result = {"nll": found.nll, "correct": found.correct, "weight": found.weight}
         result["unigram"] = jnp.sum(example.weights * unigram[example.targets])
         if run.objective.likelihood:  # targets are the row's own tokens, shifted: their bytes are known
             result["bytes"] = jnp.sum(jnp.where(example.weights > 0, record["bytes"][:, run.objective.lookahead :], 0))
         return result
 
-    params_placed = trained.shapes.params
+    params_placed = trained.shapes.trainable
     compiled = jax.jit(
         sums,
         in_shardings=(jax.tree.map(lambda x: x.sharding, params_placed), placed, placed, whole),

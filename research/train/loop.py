@@ -78,7 +78,7 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
                 **session.prepared.parts,
             },
             resolved=to_json(session.run),
-            parameters=sum(x.size for x in jax.tree.leaves(session.trainer.shapes.params)),
+            parameters=sum(x.size for x in jax.tree.leaves(session.trainer.shapes.trainable)),
             memory=session.estimate.parts,
             padding=padding(run),
         )
@@ -124,7 +124,7 @@ def _recorded(run: Run, folder: pathlib.Path, allow_changes: bool) -> tuple[Run 
 def _first_state(session: Session, checkpoints: Checkpoints) -> tuple[State, int]:
     """Return the newest good checkpoint's state, or a fresh one, and its step."""
     if not checkpoints.exist():
-        shardings = jax.tree.map(lambda x: x.sharding, session.trainer.shapes.params)
+        shardings = jax.tree.map(lambda x: x.sharding, session.trainer.shapes.trainable)
         given, fresh = origin.parameters(session.run, shardings)
         if given:
             print(f"starting from {session.run.init.path}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
@@ -155,7 +155,7 @@ def _steps(
         log.write({"kind": kind, "step": step, **place_in_time, **values})
 
     def evaluate(state: State, step: int) -> float:
-        params = state.averages if run.ema else state.params
+        params = state.averages if run.ema else state.trainable
         scores = session.evaluate(params, validation, run.evaluate_rows, unigram)
         write("evaluation", step, {"split": "validation", **scores})
         progress.note(f"step {step}: validation loss {scores['loss']:.4f}, unigram {scores['unigram_loss']:.4f}")

@@ -1,4 +1,4 @@
-"""The one loss: sum of weights x negative log-likelihood, with the vocabulary projection fused in.
+"""The one loss: sum of weights x negative log-likelihood, with the last projection fused in.
 
 [B, T, V] logits would be the memory peak of a small model. Here logits exist for a few positions of every row at a
 time, and the gradient of each chunk is made while its logits are at hand, so nothing of size V is kept per position and
@@ -60,6 +60,31 @@ def vocabulary_loss(
         hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0)))
         targets, weights = (jnp.pad(x, ((0, 0), (0, pad))) for x in (targets, weights))
     return _loss((label_smoothing, z_loss, chunks), hidden, kernel, bias, targets, weights)
+
+
+def label_loss(
+    problem: str, hidden: jax.Array, kernel: jax.Array, bias: jax.Array | None, targets: jax.Array, weights: jax.Array
+) -> Sums:
+    """Return the sums of the loss of telling N labels apart from one another, or N numbers: the mean over the N.
+
+    Args:
+        problem: multi_label, a sigmoid for each label; or regression, squared errors, of which none is `correct`.
+        hidden: [B, K, D], any float dtype.
+        kernel: float32[N, D].
+        bias: float32[N], or None.
+        targets: float32[B, K, N], 0 or 1, or any numbers.
+        weights: float32[B, K].
+    """
+    logits = jnp.einsum("bkd,nd->bkn", hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits = logits + bias
+    if problem == "regression":
+        loss, correct = jnp.square(logits - targets), jnp.zeros_like(logits)
+    else:
+        loss = jnp.logaddexp(0.0, logits) - targets * logits
+        correct = ((logits > 0) == (targets > 0.5)).astype(jnp.float32)
+    total = jnp.sum(weights * jnp.mean(loss, axis=-1))
+    return Sums(total, total, jnp.sum(weights * jnp.mean(correct, axis=-1)), jnp.sum(weights))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

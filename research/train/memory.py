@@ -148,6 +148,10 @@ def parameters(arch: Arch) -> Iterator[Shape]:
         yield Shape("head/bias", (arch.vocab_size,), 1)
     if arch.pooler:
         yield from dense("pooler", width, width, True)
+    if arch.head != "vocabulary":
+        yield Shape("classifier/kernel", (arch.labels, width), 1)
+        if arch.head == "tokens" or arch.structure == "encoder":
+            yield Shape("classifier/bias", (arch.labels,), 1)
 
 
 def split(shape: Shape, mesh: dict[str, int]) -> int:

@@ -62,7 +62,7 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
         state, notes = checkpoints.restore(compiled.shapes, _step(checkpoints, checkpoint, folder))
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
-    params = state.averages if run.ema and not raw else state.params
+    params = state.averages if run.ema and not raw else state.trainable
     return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled)
 
 

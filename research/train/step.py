@@ -17,7 +17,7 @@ from research.models.heads import output_projection
 from research.models.paths import flatten, unflatten
 from research.models.transformer import Transformer, initial_parameters
 from research.train import optimizer, sharding
-from research.train.loss import Sums, vocabulary_loss
+from research.train.loss import Sums, label_loss, vocabulary_loss
 from research.types import Example, Record, State, Vocabulary
 
 
@@ -42,7 +42,7 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
     def initialize(given: dict[str, jax.Array] | None = None) -> State:
         params = unflatten(flatten(initial_parameters(run.arch, key(run.seed, "init"))) | (given or {}))
         averages = jax.tree.map(jnp.copy, params) if run.ema else ()
-        return State(jnp.zeros((), jnp.int32), params, rule.init(params), averages)
+        return State(jnp.zeros((), jnp.int32), params, {}, rule.init(params), averages)
 
     shapes = jax.eval_shape(initialize)
     placed = sharding.shardings(shapes, mesh)
@@ -51,19 +51,19 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
     whole = sharding.replicated(mesh)
 
     def update(state: State, record: Record) -> tuple[State, dict[str, jax.Array]]:
-        sums, gradients = gradient_sums(run, model, vocabulary, mesh, state.params, state.step, record)
+        sums, gradients = gradient_sums(run, model, vocabulary, mesh, state.trainable, state.step, record)
         scale = 1.0 / jnp.maximum(sums.weight, 1e-8)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
 
         def apply(state: State) -> State:
-            updates, opt_state = rule.update(gradients, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
+            updates, opt_state = rule.update(gradients, state.opt_state, state.trainable)
+            params = optax.apply_updates(state.trainable, updates)
             averages = state.averages
             if run.ema:
                 averages = optax.incremental_update(params, averages, 1 - run.ema)
-            return State(state.step + 1, params, opt_state, averages)
+            return State(state.step + 1, params, state.frozen, opt_state, averages)
 
         metrics = {
             "loss": sums.nll * scale,
@@ -93,7 +93,7 @@ def create_model(run: Run) -> Transformer:
 
 def examples(run: Run, vocabulary: Vocabulary, stream_keys: jax.Array, record: Record) -> Example:
     """Return the batched example that run.objective makes of each row with the key beside it."""
-    rows = {"tokens": record["tokens"], "segments": record["segments"]}
+    rows = {name: value for name, value in record.items() if name != "bytes"}
     return jax.vmap(lambda k, row: run.objective(k, row, vocabulary))(stream_keys, rows)
 
 
@@ -112,7 +112,7 @@ def gradient_sums(
 
     def total(params: Any, example: Example, dropout: jax.Array) -> tuple[jax.Array, Sums]:
         whole = sharding.gathered(params, mesh)
-        sums = loss_sums(model, whole, example, run.loss, mesh, dropout if dropping(run.arch) else None)
+        sums = loss_sums(run, model, whole, example, run.loss, mesh, dropout if dropping(run.arch) else None)
         return sums.total, sums
 
     gradient = jax.grad(total, has_aux=True)
@@ -136,6 +136,7 @@ def gradient_sums(
 
 
 def loss_sums(
+    run: Run,
     model: Transformer,
     params: Any,
     example: Example,
@@ -147,6 +148,9 @@ def loss_sums(
     rngs = None if dropout is None else {"dropout": dropout}
     hidden = model.apply({"params": params}, **example.inputs, deterministic=dropout is None, rngs=rngs)
     kernel, bias = output_projection(model.arch, params)
+    problem = getattr(run.objective, "problem", "single_label")
+    if problem != "single_label":
+        return label_loss(problem, hidden, kernel, bias, example.targets, example.weights)
     return vocabulary_loss(
         hidden,
         kernel,

@@ -30,7 +30,7 @@ def words(tokenizer):
 
 
 def reader(tokenizer, words, objective, **fields):
-    structure = objective.structure if objective else fields.pop("structure")
+    structure = objective.structures[0] if objective else fields.pop("structure")
     start = getattr(words, objective.start) if hasattr(objective, "start") else fields.pop("start", None)
     return Reader(tokenizer, words, structure, objective, start, (words.eos,))
 

@@ -13,7 +13,7 @@ from research.data.corpus import Data
 from research.data.sources import Source
 from research.interop import card
 from research.models import preset
-from research.objectives import OBJECTIVES
+from research.objectives import PRETRAINING
 
 ARCHS = {"masked": "bert-nano", "causal": "gpt2-nano", "prefix": "gpt2-nano", "denoising": "bart-nano"}
 TOKENIZER = types.SimpleNamespace(eos_token="</s>", convert_ids_to_tokens=lambda ids: [f"<{i}>" for i in ids])
@@ -25,7 +25,7 @@ LAST = {"loss": 2.5, "perplexity": 12.18, "accuracy": 0.5, "scored": 1200, "unig
 def run(objective="causal", **fields):
     arch = dataclasses.replace(preset(ARCHS.get(objective, "t5-nano")), vocab_size=99)
     values = {"data": Data(sources=(WIKITEXT,)), "steps": 20, "batch_size": 4} | fields
-    return Run("my run", arch, OBJECTIVES[objective](), **values)
+    return Run("my run", arch, PRETRAINING[objective](), **values)
 
 
 def write(folder, run, last=LAST, **record):
@@ -92,7 +92,7 @@ def test_the_body_tells_all_that_was_recorded(tmp_path):
     assert json.loads(block) == to_json(run())
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", PRETRAINING)
 def test_what_transformers_has_no_word_for_is_said(objective, tmp_path):
     made = run(objective)
     text = read(tmp_path, card.create(write(tmp_path, made), 20, TOKENIZER, WORDS)).text

@@ -167,7 +167,7 @@ def test_the_pooler_has_parameters_and_reads_the_first_token():
     params = parameters(arch)
     assert set(params) == {"tokens", "encoder", "pooler"}
     states = np.random.default_rng(1).normal(size=(2, 5, arch.width)).astype(np.float32)
-    pooled = Transformer(arch).apply({"params": params}, states, method="pool")
+    pooled = Transformer(arch).apply({"params": params}, states[:, 0], method="pool")
     expected = np.tanh(states[:, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
     np.testing.assert_allclose(pooled, expected, atol=1e-6)
 

@@ -20,4 +20,4 @@ def compile_fast():
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_docstring_examples(name, compile_fast):
     result = doctest.testmod(importlib.import_module(OBJECTIVES[name].__module__))
-    assert result.attempted >= 5 and result.failed == 0
+    assert result.attempted >= 4 and result.failed == 0

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from research.objectives import OBJECTIVES, Causal, Denoising, Masked, Mixture, Prefix, SpanCorruption
+from research.objectives import PRETRAINING, Causal, Denoising, Masked, Mixture, Prefix, SpanCorruption
 from tests.objectives.rows import VOCABULARY, examples, jit, keys, rows
 
 LENGTH = 48
@@ -19,8 +19,8 @@ NAMES = [f"{type(o).__name__}-{getattr(o, 'unit', '')}" for o in ALL]
 
 
 def test_the_table_names_every_objective():
-    assert list(OBJECTIVES) == ["masked", "causal", "prefix", "span_corruption", "denoising", "mixture"]
-    assert {type(o) for o in ALL} == set(OBJECTIVES.values())
+    assert list(PRETRAINING) == ["masked", "causal", "prefix", "span_corruption", "denoising", "mixture"]
+    assert {type(o) for o in ALL} == set(PRETRAINING.values())
 
 
 def test_importing_objectives_does_not_import_jax():
@@ -28,9 +28,9 @@ def test_importing_objectives_does_not_import_jax():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", PRETRAINING)
 def test_every_field_is_typed_documented_and_defaulted(name):
-    cls = OBJECTIVES[name]
+    cls = PRETRAINING[name]
     assert cls.__dataclass_params__.frozen and hash(cls()) == hash(cls())
     body = ast.parse(inspect.getsource(cls)).body[0].body
     documented = {
@@ -39,10 +39,10 @@ def test_every_field_is_typed_documented_and_defaulted(name):
         if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr) and isinstance(b.value, ast.Constant)
     }
     assert {f.name for f in dataclasses.fields(cls)} <= documented
-    assert cls.structure in ("encoder", "decoder", "encoder-decoder") and set(cls.needs) <= set(VOCABULARY._fields)
+    assert cls.structures[0] in ("encoder", "decoder", "encoder-decoder") and set(cls.needs) <= set(VOCABULARY._fields)
 
 
-@pytest.mark.parametrize("objective", [o for o in ALL if o.structure == "encoder-decoder"], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("objective", [o for o in ALL if o.structures[0] == "encoder-decoder"], ids=lambda o: type(o).__name__)
 def test_a_decoder_begins_with_the_token_that_the_objective_names(objective):
     example = examples(objective, 11, rows(11, LENGTH))
     real = np.asarray(example.inputs["segments"][:, 0]) > 0
@@ -70,7 +70,7 @@ def test_sizes_and_types_are_static_and_empty_rows_weigh_nothing(objective):
         "encoder": {"tokens": source, "segments": source, "select": scored},
         "decoder": {"tokens": target, "segments": target, "prefix": target},
         "encoder-decoder": {"source": source, "source_segments": source, "tokens": target, "segments": target},
-    }[objective.structure]
+    }[objective.structures[0]]
     optional = {"prefix"} if isinstance(objective, Causal) else set()
     expected = {name: size for name, size in sizes.items() if name not in optional}
     assert {name: a.shape[1] for name, a in example.inputs.items()} == expected
@@ -79,7 +79,7 @@ def test_sizes_and_types_are_static_and_empty_rows_weigh_nothing(objective):
     assert example.targets.dtype == np.int32 and example.weights.dtype == np.float32
     assert example.weights[0].sum() == 0 and set(np.unique(example.weights)) <= {0.0, 1.0}
     assert all((a >= 0).all() and (a < VOCABULARY.size).all() for a in [example.targets, *example.inputs.values()])
-    assert (objective.lengths(LENGTH).target == 0) == (objective.structure == "encoder")
+    assert (objective.lengths(LENGTH).target == 0) == (objective.structures[0] == "encoder")
 
 
 @pytest.mark.parametrize("length", [10, 2048])

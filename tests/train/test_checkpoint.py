@@ -33,7 +33,7 @@ def state(seed: int, averages: bool = True) -> State:
     }
     decayed = {"tokens": True, "block_0": False, "none": True}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, mask=decayed))
-    return State(jnp.int32(seed), params, optimizer.init(params), params if averages else ())
+    return State(jnp.int32(seed), params, {}, optimizer.init(params), params if averages else ())
 
 
 def template(of: State) -> State:
@@ -83,7 +83,7 @@ def test_bitwise_round_trip(tmp_path):
 def test_donating_the_saved_buffers_changes_nothing(tmp_path):
     """The next step may reuse the memory of what is still being written."""
     step = jax.jit(lambda s: jax.tree.map(lambda x: x * 2 + 1, s), donate_argnums=0)
-    start = State(jnp.int32(0), {"w": jax.random.normal(jax.random.key(0), (4 << 20,))}, (), ())
+    start = State(jnp.int32(0), {"w": jax.random.normal(jax.random.key(0), (4 << 20,))}, {}, (), ())
     expected = jax.tree.map(np.array, start)  # copies, not views
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, start)
@@ -94,7 +94,7 @@ def test_donating_the_saved_buffers_changes_nothing(tmp_path):
         assert_bitwise(expected, restored)
         again = step(step(restored))  # and what was restored may be donated too
         assert_bitwise(checkpoints.restore(template(start))[0], expected)
-        assert np.array_equal(np.asarray(again.params["w"]), np.asarray(expected.params["w"] * 2 + 1) * 2 + 1)
+        assert np.array_equal(np.asarray(again.trainable["w"]), np.asarray(expected.trainable["w"] * 2 + 1) * 2 + 1)
 
 
 def test_every_damaged_file_is_found_and_the_step_before_restored(tmp_path):
@@ -153,8 +153,8 @@ def test_a_step_asked_for_is_never_replaced_by_another(tmp_path):
 def test_another_configuration_is_refused_by_name(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state(1))
-        wider = state(1)._replace(params={**state(1).params, "tokens": {"embedding": jnp.zeros((8, 32))}})
-        with pytest.raises(UserError, match=r"params.tokens.embedding is float32\[8,16\] there and float32\[8,32\]"):
+        wider = state(1)._replace(trainable={**state(1).trainable, "tokens": {"embedding": jnp.zeros((8, 32))}})
+        with pytest.raises(UserError, match=r"trainable.tokens.embedding is float32\[8,16\] there and float32\[8,32\]"):
             checkpoints.restore(template(wider))
         with pytest.raises(UserError, match=r"averages.block_0.bias is float32\[4\] there and absent in this run"):
             checkpoints.restore(template(state(1, averages=False)))
@@ -228,7 +228,7 @@ KILL = """
     import os, signal, sys, jax.numpy as jnp
     from research.train import checkpoint
     from research.types import State
-    state = lambda n: State(jnp.int32(n), {"w": jnp.full((8 << 20,), float(n))}, (), ())
+    state = lambda n: State(jnp.int32(n), {"w": jnp.full((8 << 20,), float(n))}, {}, (), ())
     checkpoints = checkpoint.Checkpoints(sys.argv[1])
     checkpoints.save(1, state(1))
     checkpoints.wait()
@@ -246,10 +246,10 @@ KILL = """
 def test_a_kill_while_saving(tmp_path, when):
     assert python(KILL, tmp_path, when).returncode == -signal.SIGKILL
     with Checkpoints(tmp_path) as checkpoints:
-        wanted = State(*jax.eval_shape(lambda: (jnp.int32(0), {"w": jnp.zeros((8 << 20,))})), (), ())
+        wanted = State(*jax.eval_shape(lambda: (jnp.int32(0), {"w": jnp.zeros((8 << 20,))})), {}, (), ())
         restored, notes = checkpoints.restore(wanted)
         assert int(restored.step) == 1 and checkpoints.steps() == [1]
-        assert np.all(np.asarray(restored.params["w"]) == 1)
+        assert np.all(np.asarray(restored.trainable["w"]) == 1)
         if when == "manifest":
             assert "2 was not finished" in notes[0]
         checkpoints.save(2, restored)
@@ -267,7 +267,7 @@ MESHES = """
     def fresh():
         kernel = jax.random.normal(jax.random.key(0), (16, 8))
         params = {"kernel": kernel, "bias": jnp.arange(8, dtype=jnp.bfloat16) / 3}
-        return State(jnp.int32(5), params, optax.adamw(1e-3).init(params), ())
+        return State(jnp.int32(5), params, {}, optax.adamw(1e-3).init(params), ())
     spec = lambda leaf: P("fsdp", "tensor") if leaf.ndim == 2 else P()
     place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec(leaf)))
     wanted = jax.tree.map(place, jax.eval_shape(fresh))

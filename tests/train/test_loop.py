@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(source, tmp_
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         kept = checkpoints.latest()
     state = final(tmp_path, run)
-    assert int(state.step) == kept and all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state.params))
+    assert int(state.step) == kept and all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state.trainable))
 
 
 def test_epochs_and_minutes_become_steps_that_are_recorded(source, tmp_path):

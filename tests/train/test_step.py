@@ -89,7 +89,7 @@ def gradients(run):
         found, gradient = gradient_sums(run, compiled.model, WORDS, mesh, params, jnp.int32(3), rows)
         return found.total / found.weight, found.weight, jax.tree.map(lambda g: g / found.weight, gradient)
 
-    return jax.device_get(sums(state.params, compiled.place(record(run))))
+    return jax.device_get(sums(state.trainable, compiled.place(record(run))))
 
 
 def assert_same(run, other, rtol=1e-6):
@@ -132,11 +132,11 @@ def test_a_mesh_of_all_three_axes_equals_one_device():
 def test_parameters_are_laid_out_by_the_table():
     run = make("causal", mesh=Mesh(1, 2, 2))
     shapes = trainer(run, WORDS, mesh_of(run)).shapes
-    up = shapes.params["decoder"]["block_0"]["mlp"]["up"]["kernel"].sharding
+    up = shapes.trainable["decoder"]["block_0"]["mlp"]["up"]["kernel"].sharding
     assert up.spec == jax.sharding.PartitionSpec("fsdp", "tensor")
     moments = [x for x in jax.tree.leaves(shapes.opt_state) if x.shape == (32, 64)]
     assert moments and all(x.sharding.spec == up.spec for x in moments)
-    assert shapes.params["decoder"]["final_norm"]["scale"].sharding.is_fully_replicated
+    assert shapes.trainable["decoder"]["final_norm"]["scale"].sharding.is_fully_replicated
 
 
 def flops(run, rows):
@@ -176,10 +176,10 @@ def test_a_loss_that_is_not_finite_changes_nothing():
     run = make("causal")
     compiled = trainer(run, WORDS, mesh_of(run))
     state = compiled.initialize()
-    broken = jax.tree.map(lambda x: x, state.params)
+    broken = jax.tree.map(lambda x: x, state.trainable)
     broken["tokens"]["embedding"] = broken["tokens"]["embedding"].at[10].set(jnp.nan)
-    kept = jax.device_get(state._replace(params=broken))
-    after, metrics = compiled.update(state._replace(params=broken), compiled.place(record(run)))
+    kept = jax.device_get(state._replace(trainable=broken))
+    after, metrics = compiled.update(state._replace(trainable=broken), compiled.place(record(run)))
     assert not metrics["finite"]
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), kept)
 
@@ -192,12 +192,12 @@ def averaged():
 def test_averages_follow_the_parameters():
     run = make("causal", ema=0.9)
     state, _ = averaged()
-    start = jax.device_get(trainer(run, WORDS, mesh_of(run)).initialize()).params
+    start = jax.device_get(trainer(run, WORDS, mesh_of(run)).initialize()).trainable
     jax.tree.map(
         lambda average, first, now: np.testing.assert_allclose(average, 0.9 * first + 0.1 * now, rtol=1e-5, atol=1e-7),
         state.averages,
         start,
-        state.params,
+        state.trainable,
     )
 
 

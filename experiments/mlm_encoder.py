@@ -1,0 +1,34 @@
+"""A BERT of 4 blocks x 256 (BERT-mini) pre-trained on WikiText-2 and pydocs, in the pieces of bert-base-uncased.
+
+What the fine-tuning experiments start from; `mlm_encoder_cased.py` is its sister for names.
+
+Command:  python -m research train experiments/mlm_encoder.py
+Source:   Devlin et al. (2019), section 3.1, without next-sentence prediction; size of Turc et al. (2019).
+"""
+
+from dataclasses import replace
+
+from experiments.wikitext2 import data
+from research.config import Optimizer, Run, Schedule
+from research.data.sources import Source
+from research.models import preset
+from research.objectives.masked import Masked
+
+
+def config(tokenizer: str = "bert-base-uncased") -> Run:
+    """Return the run, in the pieces of a published `tokenizer`."""
+    text = data(tokenizer)
+    wikitext = replace(text.sources[0], weight=0.75)
+    return Run(
+        name="mlm_encoder",
+        arch=replace(preset("bert-mini"), vocab_size=0, max_length=128, dropout=0.0, attention_dropout=0.0),
+        objective=Masked(),
+        data=replace(text, sources=(wikitext, Source("pydocs", weight=0.25))),
+        optimizer=Optimizer("muon", learning_rate=1e-2),
+        schedule=Schedule("linear", warmup=100),
+        steps=2000,
+        batch_size=32,
+        evaluate_every=500,
+        evaluate_rows=512,
+        save_every=250,
+    )

@@ -1,0 +1,14 @@
+"""The encoder of `mlm_encoder.py` in the pieces of bert-base-cased: capitals tell names apart.
+
+Command:  python -m research train experiments/mlm_encoder_cased.py
+"""
+
+from dataclasses import replace
+
+from experiments import mlm_encoder
+from research.config import Run
+
+
+def config() -> Run:
+    """Return the run."""
+    return replace(mlm_encoder.config("bert-base-cased"), name="mlm_encoder_cased")
