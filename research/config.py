@@ -156,7 +156,11 @@ class Run:
     save_every: int = 0
     """Steps between checkpoints; 0: only at the end and when interrupted."""
     keep: int = 2
-    """Newest checkpoints kept, besides the one of lowest validation loss among those evaluated at their step."""
+    """Newest checkpoints kept, besides the best among those evaluated at their step."""
+    best_by: str = "loss"
+    """Score of the evaluations that tells which is best: the lowest loss, or the highest of any other (accuracy, f1)."""
+    patience: int = 0
+    """Evaluations in a row without a new best after which the run ends; 0: it runs to its last step."""
     tensorboard: bool = False
     """Mirror metrics.jsonl to TensorBoard event files."""
 
@@ -301,7 +305,7 @@ def check(run: Run, resolved: bool = False) -> None:
         )
     _positive(run, "batch_size", "microbatches", "log_every", "keep")
     _positive(run.optimizer, "learning_rate", of="optimizer.")
-    _not_negative(run, "evaluate_every", "evaluate_rows", "save_every", "seed")
+    _not_negative(run, "evaluate_every", "evaluate_rows", "save_every", "seed", "patience")
     _not_negative(run.optimizer, "weight_decay", "clip", "epsilon", of="optimizer.")
     _not_negative(run.schedule, "warmup", "floor", of="schedule.")
     _not_negative(run.loss, "z_loss", of="loss.")
@@ -311,6 +315,8 @@ def check(run: Run, resolved: bool = False) -> None:
     _share(run.optimizer, "b1", "b2", of="optimizer.")
     _share(run.loss, "label_smoothing", of="loss.")
     _share(run.schedule, "decay", of="schedule.")
+    if run.patience and not run.evaluate_every:
+        raise UserError("patience counts evaluations, and there are none on the way: set evaluate_every")
     if not run.name:
         raise UserError("name is empty: call the run something")
     check_data(run.data)

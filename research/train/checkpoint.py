@@ -35,7 +35,7 @@ class Checkpoints:
 
     Args:
         folder: Where the steps lie; made by the first save.
-        keep: Newest steps kept, besides the one of lowest evaluation loss.
+        keep: Newest steps kept, besides the one of lowest evaluation cost: a loss, or a score times -1.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2):
@@ -62,7 +62,7 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """Return the step of lowest evaluation loss, the earlier of equals; None where none was evaluated."""
+        """Return the step of lowest evaluation cost, the earlier of equals; None where none was evaluated."""
         self.wait()
         return _best(self._whole())
 
@@ -75,11 +75,11 @@ class Checkpoints:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def save(self, step: int, state: State, evaluation_loss: float | None = None) -> None:
+    def save(self, step: int, state: State, cost: float | None = None) -> None:
         """Write `state` as the checkpoint of `step` in the background; `state` may be donated once this returns.
 
         Waits for the save before, and removes what lies past `step`: a future that this run has gone back from. A whole
-        checkpoint of the same step is the same state, and only takes the new evaluation loss.
+        checkpoint of the same step is the same state, and only takes the new cost.
 
         Raises:
             UserError: This or the previous save could not be written, with the cause.
@@ -87,12 +87,12 @@ class Checkpoints:
         import jax
 
         self.cut(step)
-        loss = float(evaluation_loss) if evaluation_loss is not None and math.isfinite(evaluation_loss) else None
+        cost = float(cost) if cost is not None and math.isfinite(cost) else None
         first = jax.process_index() == 0
         if (self.folder / str(step)).exists() and not self.damage(step):
-            if loss is not None and first:
+            if cost is not None and first:
                 folder = self.folder / str(step)
-                _write_manifest(folder, {**_read_manifest(folder), "evaluation_loss": loss})
+                _write_manifest(folder, {**_read_manifest(folder), "cost": cost})
                 self._retain()
             return
         leaves = _flatten(state)
@@ -109,7 +109,7 @@ class Checkpoints:
             self._open().save(step, args=ocp.args.PyTreeSave(arrays), force=True)
         except (OSError, ValueError) as error:
             raise self._unwritable(step, error) from error
-        self._thread = threading.Thread(target=self._finish, args=(step, kinds, loss), name="checkpoint")
+        self._thread = threading.Thread(target=self._finish, args=(step, kinds, cost), name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
@@ -265,7 +265,7 @@ class Checkpoints:
             )
         return self._manager
 
-    def _finish(self, step: int, kinds: dict[str, str], loss: float | None) -> None:
+    def _finish(self, step: int, kinds: dict[str, str], cost: float | None) -> None:
         """Once Orbax is done with `step`: write its manifest, then remove what need not be kept."""
         import jax
 
@@ -278,7 +278,7 @@ class Checkpoints:
                     for path in sorted(folder.rglob("*"))
                     if path.is_file()
                 }
-                manifest = {"step": step, "evaluation_loss": loss, "arrays": kinds, "files": files}
+                manifest = {"step": step, "cost": cost, "arrays": kinds, "files": files}
                 _write_manifest(folder, manifest)
                 self._retain()
         except BaseException as error:  # raised to the user by the next `wait`
@@ -308,8 +308,8 @@ class Checkpoints:
 
 
 def _best(manifests: dict[int, dict[str, Any]]) -> int | None:
-    losses = {step: m["evaluation_loss"] for step, m in manifests.items() if m["evaluation_loss"] is not None}
-    return min(losses, key=losses.__getitem__, default=None)
+    costs = {step: m["cost"] for step, m in manifests.items() if m["cost"] is not None}
+    return min(costs, key=costs.__getitem__, default=None)
 
 
 def _flatten(state: State) -> dict[str, Any]:

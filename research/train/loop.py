@@ -82,18 +82,12 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
             memory=session.estimate.parts,
             padding=padding(run),
         )
-        return _steps(session, state, start, log, checkpoints, baseline(session, folder), _elapsed(folder))
+        return _steps(session, state, start, log, checkpoints, baseline(session, folder), logs.read(folder))
 
 
 def padding(run: Run) -> float:
     """Return the share of an example's positions that the objective leaves as padding in a full row."""
     return run.objective.padding(run.data.length) if hasattr(run.objective, "padding") else 0.0
-
-
-def _elapsed(folder: pathlib.Path) -> float:
-    """Return the seconds of training that the rows of `folder` have come to."""
-    rows = logs.read(folder)
-    return rows[-1]["elapsed"] if rows else 0.0
 
 
 def status(folder: pathlib.Path) -> Status:
@@ -141,13 +135,17 @@ def _steps(
     start: int,
     log: metrics.Metrics,
     checkpoints: Checkpoints,
-    unigram: np.ndarray,
-    elapsed: float,
+    unigram: np.ndarray | None,
+    logged: list[dict[str, Any]],
 ) -> Literal["done", "interrupted"]:
-    """Run the steps from `start`; a row of a step is always written before the checkpoint of that step."""
+    """Run the steps from `start`; a row of a step is always written before the checkpoint of that step.
+
+    How long it took and which evaluation was best so far is what the `logged` rows say: nothing else is carried over.
+    """
     run, update, place = session.run, session.trainer.update, session.trainer.place
     tokens_a_step = run.batch_size * run.data.length
-    began = time.perf_counter() - elapsed
+    began = time.perf_counter() - (logged[-1]["elapsed"] if logged else 0.0)
+    costs = [cost_of(run, row) for row in logged if row["kind"] == "evaluation"]
     validation = rows_of(run, session.prepared, "validation")
 
     def write(kind: str, step: int, values: dict[str, Any]) -> None:
@@ -158,8 +156,9 @@ def _steps(
         params = state.averages if run.ema else state.trainable
         scores = session.evaluate(params, validation, run.evaluate_rows, unigram)
         write("evaluation", step, {"split": "validation", **scores})
-        progress.note(f"step {step}: validation loss {scores['loss']:.4f}, unigram {scores['unigram_loss']:.4f}")
-        return scores["loss"]
+        progress.note(f"step {step}: validation {summary(scores, run.best_by)}")
+        costs.append(cost_of(run, scores))
+        return costs[-1]
 
     def checked(step: int, found: dict[str, Any]) -> dict[str, Any]:
         found = jax.device_get(found)
@@ -171,13 +170,15 @@ def _steps(
         if start == 0:
             evaluate(state, 0)
         clock, timed = None, start
-        for step in range(start, run.steps):
+        last = start if out_of_patience(costs, run.patience) else run.steps  # killed between its last save and its end
+        for step in range(start, last):
             state, found = update(state, place(session.training.batch(step)))
             done = step + 1
             logging = done % run.log_every == 0 or done == run.steps
             evaluating = done == run.steps or bool(run.evaluate_every and done % run.evaluate_every == 0)
             stopping = interrupted()
             saving = done == run.steps or stopping or bool(run.save_every and done % run.save_every == 0)
+            ending = done == run.steps
             if step > start:
                 checked(step - 1, before)  # one step late, so that the device is never waited for
             before = found
@@ -193,17 +194,47 @@ def _steps(
                 rate = (done - timed) * tokens_a_step / seconds if done > timed else None
                 write("train", done, {**values, "tokens_per_s": rate, "seconds": seconds})
                 progress.update(done, tokens=done * tokens_a_step, loss=values["loss"], tokens_per_s=rate)
-            loss = evaluate(state, done) if evaluating else None
-            if saving:
-                checkpoints.save(done, state, loss)
-            if stopping and done < run.steps:
+            cost = evaluate(state, done) if evaluating else None
+            if evaluating and not ending and out_of_patience(costs, run.patience):
+                progress.note(f"no better {run.best_by} in {run.patience} evaluations: ending after step {done}")
+                ending = True
+            if saving or ending:
+                checkpoints.save(done, state, cost)
+            if ending:
+                checkpoints.wait()
+                write("end", done, {})
+                return "done"
+            if stopping:
                 checkpoints.wait()
                 progress.note(f"stopped after step {done} of {run.steps}, all saved: the same command goes on")
                 return "interrupted"
             clock, timed = time.perf_counter(), done
-        checkpoints.wait()
-        write("end", run.steps, {})
+        checkpoints.wait()  # here only if there was no step left to run
+        write("end", start, {})
     return "done"
+
+
+def cost_of(run: Run, scores: dict[str, Any]) -> float:
+    """Return what the best evaluation has least of: its loss, or -1 times another score.
+
+    Raises:
+        UserError: `best_by` names no score of the evaluation.
+    """
+    if not isinstance(scores.get(run.best_by), int | float):
+        known = ", ".join(name for name, value in scores.items() if isinstance(value, float))
+        raise UserError(f"best_by is {run.best_by}, but evaluations have {known}: choose one of them")
+    return scores[run.best_by] if run.best_by == "loss" else -scores[run.best_by]
+
+
+def out_of_patience(costs: list[float], patience: int) -> bool:
+    """Return whether the best of the evaluations' `costs`, in their order, is `patience` evaluations old."""
+    return bool(patience) and len(costs) - 1 - min(range(len(costs)), key=costs.__getitem__) >= patience
+
+
+def summary(scores: dict[str, Any], best_by: str) -> str:
+    """Return the scores that a line of progress has room for."""
+    shown = {"loss": "loss", "unigram_loss": "unigram", best_by: best_by}
+    return ", ".join(f"{label} {scores[name]:.4f}" for name, label in shown.items() if name in scores)
 
 
 def _not_finite(session: Session, step: int, found: dict[str, Any], checkpoints: Checkpoints) -> str:

@@ -215,3 +215,31 @@ def test_a_signal_saves_and_exits_with_its_own_code_and_a_second_ends_at_once(nu
     again.send_signal(number)
     assert again.wait() in (75, 128 + number)  # 75 where the save was faster than the second signal
     json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+def test_a_run_ends_where_its_patience_does_also_if_it_is_killed_there(source, tmp_path, monkeypatch):
+    run = one_device(small.run("causal", source, evaluate_every=1, save_every=0, patience=2))
+    run = dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, learning_rate=1e-12))  # nothing improves
+
+    class Fatal(loop.metrics.Metrics):
+        def write(self, row):
+            if row["kind"] == "end":
+                raise Killed
+            super().write(row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.metrics, "Metrics", Fatal)
+        with pytest.raises(Killed):
+            train(run, tmp_path)
+    assert status(tmp_path) == "unfinished" and train(run, tmp_path) == "done"
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "evaluation"] == [0, 1, 2]
+    assert rows(tmp_path)[-1] | {"elapsed": 0} == {"kind": "end", "step": 2, "tokens": 512, "elapsed": 0}
+    assert load_run(tmp_path).step == 2 and status(tmp_path) == "done"
+
+
+def test_patience_counts_evaluations_since_the_best():
+    assert not loop.out_of_patience([3.0, 1.0, 2.0], 2) and loop.out_of_patience([3.0, 1.0, 2.0, 1.0], 2)
+    assert not loop.out_of_patience([3.0, 3.0, 3.0], 0)
+    with pytest.raises(UserError, match="best_by is f1, but evaluations have loss, accuracy"):
+        loop.cost_of(small.run("causal", "x", best_by="f1"), {"loss": 1.0, "accuracy": 0.5, "scored": 3})
+    assert loop.cost_of(small.run("causal", "x", best_by="accuracy"), {"accuracy": 0.5}) == -0.5
