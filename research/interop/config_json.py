@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from research.models import FAMILIES
-from research.models.arch import Arch, validate
+from research.models.arch import Arch, validate, with_head
 from research.models.config_keys import REQUIRED, Key
 from research.types import UserError, did_you_mean
 
@@ -21,6 +21,12 @@ KINDS = {field.name: type(field.default) for field in fields(Arch)}
 HEADS = {"tied", "head_transform", "head_bias", "pooler"}  # told by the tensors
 RATES = {"dropout", "attention_dropout", "activation_dropout"}  # T5 has one for all; the function is the same
 UNSAID = HEADS | RATES | {"init"}
+PROBLEMS = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+MOST_LABELS = 2**20
 
 
 def read(folder: pathlib.Path, name: str = NAME) -> dict[str, Any]:
@@ -46,7 +52,8 @@ def read(folder: pathlib.Path, name: str = NAME) -> dict[str, Any]:
 def to_arch(config: Mapping[str, Any], where: str = NAME) -> Arch:
     """Return what `config` describes, with its LM head; nothing is allocated, and no code that it names is run.
 
-    Which heads a file holds and whether its output projection is tied, only its tensors say.
+    Which heads a file holds and whether its output projection is tied, only its tensors say; see `as_named` for heads
+    for labels.
 
     Args:
         config: As `read` returns it.
@@ -83,6 +90,58 @@ def to_arch(config: Mapping[str, Any], where: str = NAME) -> Arch:
         raise UserError(f"{where}: {said}") from None
 
 
+def as_named(config: Mapping[str, Any], where: str = NAME) -> Arch:
+    """Return what `config` describes, with the head for labels of the class that it names, if that has one.
+
+    Raises:
+        UserError: As `to_arch`, or labels that are not numbered from 0.
+    """
+    arch = to_arch(config, where)
+    classes, named = FAMILIES[arch.family].CLASSES, config.get("architectures")
+    head = next((head for head in ("sequence", "tokens") if isinstance(named, list) and classes.get(head) in named), None)
+    return with_head(arch, head, len(_names(config, where))) if head else arch
+
+
+def labels(folder: pathlib.Path) -> tuple[tuple[str, ...], str]:
+    """Return (names of the labels in the order of their ids, problem) of a folder's model; () and "" where it has none.
+
+    The problem is single_label, multi_label or regression, as research.objectives.classification has it; where the file
+    says none it is what `transformers` would take it for. Numbers have no names; tags are single labels of tokens.
+
+    Raises:
+        UserError: As `as_named`, or a problem_type that there is not.
+    """
+    config, where = read(folder), str(folder / NAME)
+    arch = as_named(config, where)
+    if arch.head == "vocabulary":
+        return (), ""
+    said = config.get("problem_type") if arch.head == "sequence" else "single_label_classification"
+    if said is None:
+        said = "regression" if arch.labels == 1 else "single_label_classification"
+    if not isinstance(said, str) or said not in PROBLEMS:
+        raise UserError(f"{where}: problem_type is {_shown(said)}, but only {', '.join(PROBLEMS)} are supported")
+    return () if said == "regression" else _names(config, where), PROBLEMS[said]
+
+
+def _names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Return the names of the labels of `config`, in the order of their ids."""
+    found = config.get("id2label")
+    if found is None:
+        count = config.get("num_labels", 2)  # the default of transformers, which old files leave out
+        if type(count) is not int or not 0 < count <= MOST_LABELS:
+            raise UserError(f"{where}: num_labels is {_shown(count)}: it must be a whole number from 1 to {MOST_LABELS}")
+        return _numbered(count)
+    ids = [str(id_) for id_ in range(len(found))] if isinstance(found, dict) else []
+    if not ids or found.keys() != set(ids) or not all(isinstance(name, str | int) for name in found.values()):
+        raise UserError(f"{where}: id2label is {_shown(found)}: it must name the labels 0, 1, 2, ...")
+    return tuple(str(found[id_]) for id_ in ids)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    """Return the names that `transformers` gives to `count` labels without any."""
+    return tuple(f"LABEL_{id_}" for id_ in range(count))
+
+
 def to_config(
     arch: Arch,
     *,
@@ -91,8 +150,10 @@ def to_config(
     eos: int | None,
     decoder_start: int | None = None,
     dtype: str = "float32",
+    labels: Sequence[str] = (),
+    problem: str = "",
 ) -> dict[str, Any]:
-    """Return the config.json with which `transformers` builds the same model; `to_arch` undoes it.
+    """Return the config.json with which `transformers` builds the same model; `as_named` undoes it.
 
     Only dropout rates may be lost: where the family has fewer of them (T5 has one), those of its own count.
 
@@ -101,9 +162,12 @@ def to_config(
         pad, bos, eos: The tokenizer's ids, None where it has none.
         decoder_start: The id that an encoder-decoder's targets are shifted right with.
         dtype: Of the tensors in the file.
+        labels: Names of the labels in the order of their ids; empty: LABEL_0, LABEL_1, ... as `transformers` has it.
+        problem: single_label, multi_label or regression; empty: a regression where there is one label. Of a whole
+            sequence only.
 
     Raises:
-        UserError: An id outside the vocabulary, or a field for which the family's config.json has no words.
+        UserError: An id outside the vocabulary, not one name for each label, or a field for which the family's config.json has no words.
     """
     family = FAMILIES[arch.family]
     if not arch.vocab_size:
@@ -116,13 +180,29 @@ def to_config(
             raise UserError(f"{name} {number} is not below arch.vocab_size {arch.vocab_size}: use its own tokenizer")
     like = next(iter(family.PRESETS.values()))
     headless = (like.head_transform or like.head_bias) and not (arch.head_transform or arch.head_bias)
-    config = {"architectures": [family.CLASSES[headless]], "model_type": arch.family}
+    head = "none" if headless and arch.head == "vocabulary" else arch.head
+    config = {"architectures": [family.CLASSES[head]], "model_type": arch.family}
     for key in family.CONFIG:
         config |= dict.fromkeys(key.names, _theirs(key, _explicit(arch)))
     config |= family.FIXED | {name: number for name, number in ids.items() if number is not None} | {"dtype": dtype}
     if arch.structure == "encoder-decoder":
         config["forced_eos_token_id"] = None  # BART's default is 2, whatever the vocabulary
-    _check_same(_explicit(arch), _explicit(to_arch(config)))
+    if arch.head != "vocabulary":
+        config |= _labelled(arch, labels, problem)
+    _check_same(_explicit(arch), _explicit(as_named(config)))
+    return config
+
+
+def _labelled(arch: Arch, labels: Sequence[str], problem: str) -> dict[str, Any]:
+    """Return what config.json says of a head for labels: their names, and the rate of dropout before it."""
+    names = tuple(labels) or _numbered(arch.labels)
+    if not arch.labels or len(names) != arch.labels or len(set(names)) < len(names):
+        raise UserError(f"{len(set(names))} different label names, but arch.labels is {arch.labels}: name each of them")
+    ids = {name: id_ for id_, name in enumerate(names)}
+    config = {"id2label": {str(id_): name for name, id_ in ids.items()}, "label2id": ids, "classifier_dropout": arch.dropout}
+    if arch.head == "sequence":
+        problem = problem or ("regression" if arch.labels == 1 else "single_label")
+        config["problem_type"] = next(word for word, meaning in PROBLEMS.items() if meaning == problem)
     return config
 
 

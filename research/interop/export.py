@@ -10,7 +10,7 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,8 @@ def write(
     decoder_start: int | None = None,
     record: Mapping[str, Any] | None = None,
     shard: int | str = "5GB",
+    labels: Sequence[str] = (),
+    problem: str = "",
 ) -> None:
     """Write the model as `folder`, which appears under this name only when all of it is on disk.
 
@@ -68,6 +70,8 @@ def write(
         decoder_start: The id that the decoder of an encoder-decoder was trained to begin with.
         record: The resolved configuration of the run, as JSON, from which the folder's readers here know its objective.
         shard: Size above which tensors are spread over several files, as bytes or such as "5GB".
+        labels: Names of the labels of a head for labels, in the order of their ids; of a regression none.
+        problem: Of a head for labels of a sequence: single_label, multi_label or regression.
 
     Raises:
         UserError: Something is in `folder`; it cannot be written; or the architecture has no equal in `transformers`.
@@ -77,14 +81,16 @@ def write(
     check_free(folder)
     arch, params = as_published(arch, params, vocabulary.pad)
     ids = {"pad": vocabulary.pad, "bos": tokenizer.bos_token_id, "eos": vocabulary.eos}
-    config = to_config(arch, **ids, decoder_start=decoder_start)
+    if arch.structure == "decoder" and arch.head == "sequence" and ids["pad"] == ids["eos"]:
+        ids["pad"] = None  # transformers would read the label before the end token, taking that for padding
+    config = to_config(arch, **ids, decoder_start=decoder_start, labels=labels, problem=problem)
     tensors = to_huggingface(arch, params)
     folder = folder.absolute()
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         partial.mkdir(parents=True)
         _write_json(partial / NAME, config)
-        if arch.structure != "encoder":
+        if arch.structure != "encoder" and arch.head == "vocabulary":
             generation = {key: value for key, value in config.items() if key.endswith("_token_id")}
             _write_json(partial / "generation_config.json", generation)
         if record is not None:

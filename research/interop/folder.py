@@ -44,8 +44,8 @@ class Pretrained(NamedTuple):
 def load(path: str | os.PathLike, sharding: Sharding | None = None) -> Pretrained:
     """Return the pretrained model of a folder or hub id; code that comes with it is never run.
 
-    A file without an LM head gives an architecture without one (and with the pooler, if it has that); where the head
-    shall be new, see `parameters`.
+    A file without a head gives an architecture without one (and with the pooler, if it has that); where the head shall
+    be new, see `parameters`. What the labels of a head for labels are called, `config_json.labels` says.
 
     Args:
         path: A folder as save_pretrained of transformers writes it, or a hub id such as "openai-community/gpt2".
@@ -67,20 +67,28 @@ def load(path: str | os.PathLike, sharding: Sharding | None = None) -> Pretraine
 def architecture(path: str | os.PathLike) -> Arch:
     """Return the architecture of a folder or hub id, of its config.json and the names of its tensors.
 
-    A folder without tensors is taken to have an LM head, tied as config.json says.
+    A folder without tensors is taken to have the head that config.json names, tied as it says.
 
     Raises:
         UserError: As `load`, but for what is in the tensors.
     """
     folder = locate(path)
-    arch = config_json.to_arch(config_json.read(folder), str(folder / config_json.NAME))
+    where = folder / config_json.NAME
+    arch = config_json.as_named(config_json.read(folder), str(where))
     if not (_has_safetensors(folder) or flax_msgpack.is_in(folder)):
         return arch
-    return _as_held(arch, _open(folder))
+    found = _open(folder)
+    if arch.head != "vocabulary" and "classifier/kernel" not in heads(arch, found):
+        raise UserError(f"{where}: architectures names a head for labels, but no tensor is one: correct it, or fetch both anew")
+    return _as_held(arch, found)
 
 
 def parameters(
-    path: str | os.PathLike, arch: Arch, sharding: Sharding | None = None, optional: tuple[str, ...] = ()
+    path: str | os.PathLike,
+    arch: Arch,
+    sharding: Sharding | None = None,
+    optional: tuple[str, ...] = (),
+    fresh: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the float32 parameters of `arch` in a folder, and the paths of those that it lacks.
 
@@ -92,7 +100,9 @@ def parameters(
         arch: What to read; may have heads that the file has not, and lack heads that it has.
         sharding: As in `load`.
         optional: How paths begin that the file may lack, as research.models.rules.HEADS; those are left to the caller
-            to initialise.
+            to initialise. A classifier of another number of labels counts as lacking.
+        fresh: How paths begin that are left to the caller whatever the file has, as ("classifier/",) where its labels
+            are others.
 
     Raises:
         UserError: As `load`, and for a tensor that is missing, unexpected, of another shape, or not finite.
@@ -105,7 +115,7 @@ def parameters(
             f"{config_json.NAME} speaks of: fetch the folder anew"
         )
     try:
-        matches, absent = match(arch, found.shapes, optional)
+        matches, absent = match(arch, found.shapes, optional, fresh)
         matches.sort(key=lambda one: -math.prod(found.shapes[one.name]))  # large ones while there is room for a copy
         place = _placement(sharding)
         return unflatten({path: place(path, array) for path, array in leaves(matches, found)}), absent
@@ -178,8 +188,10 @@ def _open(folder: pathlib.Path) -> tensors.Tensors | flax_msgpack.Tensors:
 def _as_held(arch: Arch, names: Iterable[str]) -> Arch:
     """Return `arch` with the heads that a file with tensors of these `names` holds.
 
-    BERT's pooler counts only where there is no LM head, which has no use for it.
+    BERT's pooler counts only where there is no LM head, which has no use for it. A head for labels is told by its class.
     """
+    if arch.head != "vocabulary":
+        return arch
     held = heads(arch, names)
     transform = any(path.startswith(("head/transform/", "head/norm/")) for path in held)
     head = transform or "head/bias" in held

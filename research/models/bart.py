@@ -51,7 +51,7 @@ FIXED = {
     "normalize_embedding": True,
     "add_final_layer_norm": False,
 }
-CLASSES = ("BartForConditionalGeneration", "BartModel")
+CLASSES = {"vocabulary": "BartForConditionalGeneration", "none": "BartModel"}
 
 PREFIX = "model."
 

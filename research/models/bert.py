@@ -51,7 +51,12 @@ CONFIG: tuple[Key, ...] = (
     Key("tied", "tie_word_embeddings", True),
 )
 FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-CLASSES = ("BertForMaskedLM", "BertModel")
+CLASSES = {
+    "vocabulary": "BertForMaskedLM",
+    "none": "BertModel",
+    "sequence": "BertForSequenceClassification",
+    "tokens": "BertForTokenClassification",
+}
 
 PREFIX = "bert."
 LAYER = "bert.encoder.layer.{i}."
@@ -75,6 +80,8 @@ RULES: tuple[Rule, ...] = (
     *norms({"head/norm": "cls.predictions.transform.LayerNorm"}),
     Rule("head/bias", "cls.predictions.bias"),
     Rule("head/kernel", "cls.predictions.decoder.weight"),
+    Rule("classifier/kernel", "classifier.weight"),
+    Rule("classifier/bias", "classifier.bias"),
 )
 COPIES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",

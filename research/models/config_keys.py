@@ -1,8 +1,9 @@
 """Two-way keys: each family's `CONFIG` turns fields of `Arch` into keys of Hugging Face's config.json and back.
 
 A family file holds three tables for it. `CONFIG` pairs fields with keys. `FIXED` lists keys that must have one value,
-because another one means another function than ours. `CLASSES` names the classes of `transformers` that a file of the
-model with its LM head, and of the model without it, belongs to. Nothing here reads or writes files.
+because another one means another function than ours. `CLASSES` names the classes of `transformers` that files of the
+model belong to, by what states are projected onto (Arch.head), "none" where there is no head. Nothing here reads or
+writes files.
 """
 
 from __future__ import annotations

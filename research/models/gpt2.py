@@ -51,7 +51,12 @@ CONFIG: tuple[Key, ...] = (
     Key("tied", "tie_word_embeddings", True),
 )
 FIXED = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
-CLASSES = ("GPT2LMHeadModel", "GPT2Model")
+CLASSES = {
+    "vocabulary": "GPT2LMHeadModel",
+    "none": "GPT2Model",
+    "sequence": "GPT2ForSequenceClassification",
+    "tokens": "GPT2ForTokenClassification",
+}
 
 PREFIX = "transformer."
 LAYER = "transformer.h.{i}."
@@ -76,6 +81,9 @@ RULES: tuple[Rule, ...] = (
     *_conv1d("mlp/down", "mlp.c_proj"),
     *norms({"decoder/final_norm": "transformer.ln_f"}),
     Rule("head/kernel", "lm_head.weight"),
+    Rule("classifier/kernel", "score.weight", when="sequence"),
+    Rule("classifier/kernel", "classifier.weight", when="tokens"),
+    Rule("classifier/bias", "classifier.bias", when="tokens"),
 )
 COPIES = {"lm_head.weight": "transformer.wte.weight"}
 IGNORED = (r"transformer\.h\.\d+\.attn\.(masked_)?bias",)  # the causal mask, stored as a buffer

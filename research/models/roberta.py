@@ -7,7 +7,7 @@ from dataclasses import replace
 from research.models import bert
 from research.models.arch import Arch
 from research.models.config_keys import Key
-from research.models.rules import Rule, norms, projections
+from research.models.rules import HEADS, Rule, norms, projections
 
 _BASE = Arch(
     family="roberta",
@@ -35,19 +35,31 @@ CONFIG: tuple[Key, ...] = (
     Key("max_length", "max_position_embeddings", plus="position_offset"),  # the rows of the whole table
 )
 FIXED = bert.FIXED
-CLASSES = ("RobertaForMaskedLM", "RobertaModel")
+CLASSES = {
+    "vocabulary": "RobertaForMaskedLM",
+    "none": "RobertaModel",
+    "sequence": "RobertaForSequenceClassification",
+    "tokens": "RobertaForTokenClassification",
+}
 
 PREFIX = "roberta."
 RULES: tuple[Rule, ...] = (
     *(
         rule._replace(theirs=rule.theirs.replace("bert.", "roberta.", 1))
         for rule in bert.RULES
-        if not rule.paths[0].startswith("head/")
+        if not rule.paths[0].startswith(HEADS)
     ),
     *projections("head/{}", "lm_head.{}", {"transform": "dense"}),
     *norms({"head/norm": "lm_head.layer_norm"}),
     Rule("head/bias", "lm_head.bias"),
     Rule("head/kernel", "lm_head.decoder.weight"),
+    # A classifier has a pooler of its own, beside which the base model's, which nothing trained, is not used.
+    *projections("{}", "roberta.{}", {"pooler": "pooler.dense"}, when="vocabulary"),
+    *projections("{}", "classifier.{}", {"pooler": "dense"}, when="sequence"),
+    Rule("classifier/kernel", "classifier.out_proj.weight", when="sequence"),
+    Rule("classifier/bias", "classifier.out_proj.bias", when="sequence"),
+    Rule("classifier/kernel", "classifier.weight", when="tokens"),
+    Rule("classifier/bias", "classifier.bias", when="tokens"),
 )
 COPIES = {
     "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",

@@ -24,9 +24,9 @@ class Rule(NamedTuple):
     """One tensor of theirs and the parameters of ours that it holds; `{i}` stands for the index of a block."""
 
     ours: str | tuple[str, ...]  # paths below "params"; several are concatenated along the last axis
-    theirs: str  # the name in a file of the model with its LM head
+    theirs: str  # the name in a file of the model with its head
     turn: Literal["same", "transpose", "row"] = "same"  # torch's Linear is [out, in]; row: [1, V] there, [V] here
-    when: Literal["", "gated", "ungated"] = ""  # only for architectures with or without a gate
+    when: Literal["", "gated", "ungated", "vocabulary", "sequence", "tokens"] = ""  # only with(out) a gate, or this head
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -34,14 +34,16 @@ class Rule(NamedTuple):
         return (self.ours,) if isinstance(self.ours, str) else self.ours
 
 
-def projections(ours: str, theirs: str, names: Mapping[str, str], *, bias: bool = True) -> tuple[Rule, ...]:
+def projections(
+    ours: str, theirs: str, names: Mapping[str, str], *, bias: bool = True, when: str = ""
+) -> tuple[Rule, ...]:
     """Return the rules of torch Linears: `names` maps each of ours to theirs, both filled in for `{}`."""
     rules = []
     for mine, their in names.items():
         left, right = ours.replace("{}", mine), theirs.replace("{}", their)
-        rules.append(Rule(f"{left}/kernel", f"{right}.weight", "transpose"))
+        rules.append(Rule(f"{left}/kernel", f"{right}.weight", "transpose", when))
         if bias:
-            rules.append(Rule(f"{left}/bias", f"{right}.bias"))
+            rules.append(Rule(f"{left}/bias", f"{right}.bias", when=when))
     return tuple(rules)
 
 
@@ -63,7 +65,7 @@ def expected(arch: Arch) -> Iterator[tuple[Rule, tuple[str, ...], str, tuple[tup
     shapes = {path: leaf.shape for path, leaf in flatten(parameter_shapes(arch)).items()}
     left = dict(shapes)
     for rule in _family(arch).RULES:
-        if rule.when and (rule.when == "gated") != arch.gated:
+        if not _applies(rule, arch):
             continue
         blocks = range(max(arch.encoder_layers, arch.depth)) if "{i}" in rule.theirs else (0,)
         for i in blocks:
@@ -78,7 +80,7 @@ def expected(arch: Arch) -> Iterator[tuple[Rule, tuple[str, ...], str, tuple[tup
 
 
 def to_huggingface(arch: Arch, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the tensors of `params` (nested, below "params") as a file of the model with its LM head names them.
+    """Return the tensors of `params` (nested, below "params") as a file of the model with its head names them.
 
     Tied tensors are written once. Transposes are views: nothing is copied but GPT-2's fused projections.
 
@@ -113,7 +115,7 @@ class Match(NamedTuple):
 
 
 def match(
-    arch: Arch, shapes: Mapping[str, tuple[int, ...]], optional: tuple[str, ...] = ()
+    arch: Arch, shapes: Mapping[str, tuple[int, ...]], optional: tuple[str, ...] = (), fresh: tuple[str, ...] = ()
 ) -> tuple[list[Match], list[str]]:
     """Return which tensor of a Hugging Face file, known by their shapes, holds which parameters of `arch`.
 
@@ -123,7 +125,9 @@ def match(
     Args:
         arch: What the file should hold.
         shapes: Of every tensor in it, by name.
-        optional: How paths begin that need not be there, as HEADS; those absent are returned beside the matches.
+        optional: How paths begin that need not be there, as HEADS; those absent, and a classifier of another number of
+            labels, are returned beside the matches.
+        fresh: How paths begin that count as absent although they may be there.
 
     Raises:
         UserError: A tensor that is missing, unexpected or of another shape; the message names the tensor and both
@@ -140,18 +144,23 @@ def match(
     for rule, paths, name, ours in rows:
         copies = [copy for copy, of in family.COPIES.items() if of == name and copy not in own]
         found = [left.pop(n) for n in (name, *copies) if n in left]
-        if not found and paths[0].startswith(optional):
+        if arch.head != "vocabulary":  # a projection onto the vocabulary is no copy here, but a head that is left out
+            found = found[:1]
+        widths = tuple(shape[-1] for shape in ours)
+        shape = (*ours[0][:-1], sum(widths))
+        shape = shape[::-1] if rule.turn == "transpose" else (1, *shape) if rule.turn == "row" else shape
+        fits = bool(found) and tuple(shapes[found[0]]) == shape
+        lacks = not found or (not fits and paths[0].startswith("classifier/"))  # made for another number of labels
+        if paths[0].startswith(fresh) or (lacks and paths[0].startswith(optional)):
             absent += paths
             continue
         if not found:
             raise UserError(f"tensor {name} is missing: the file does not hold this {arch.family} architecture")
-        widths = tuple(shape[-1] for shape in ours)
-        shape = (*ours[0][:-1], sum(widths))
-        shape = shape[::-1] if rule.turn == "transpose" else (1, *shape) if rule.turn == "row" else shape
-        if tuple(shapes[found[0]]) != shape:
+        if not fits:
             raise UserError(f"tensor {found[0]} has shape {tuple(shapes[found[0]])}, the architecture says {shape}")
         matches.append(Match(paths, found[0], tuple(found[1:]), rule.turn, widths))
-    known = [rule.theirs for rule in family.RULES if rule.paths[0].startswith(HEADS)]
+    known = {rule.theirs for rule in family.RULES if rule.paths[0].startswith(HEADS)}
+    known |= {copy for copy, of in family.COPIES.items() if of in known}
     for name, stored in left.items():
         if name not in known and not _ignored(name, family):
             raise UserError(f"tensor {stored} is unexpected: the architecture has no place for it")
@@ -186,10 +195,18 @@ def from_huggingface(arch: Arch, tensors: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def heads(arch: Arch, names: Iterable[str]) -> set[str]:
-    """Return the paths of heads that a file with tensors of these `names` holds, whether `arch` has them or not."""
+    """Return the paths of heads that a file with tensors of these `names` holds, whether `arch` has them or not.
+
+    What holds them may depend on what `arch` projects states onto.
+    """
     family = _family(arch)
     there = {_canonical(name, family) for name in names}
-    return {rule.paths[0] for rule in family.RULES if rule.paths[0].startswith(HEADS) and rule.theirs in there}
+    rules = [rule for rule in family.RULES if rule.paths[0].startswith(HEADS) and _applies(rule, arch)]
+    return {rule.paths[0] for rule in rules if rule.theirs in there}
+
+
+def _applies(rule: Rule, arch: Arch) -> bool:
+    return rule.when in ("", "gated" if arch.gated else "ungated", arch.head)
 
 
 def _canonical(name: str, family: Any) -> str:

@@ -91,7 +91,7 @@ CONFIG: tuple[Key, ...] = (
     Key(("scale_logits", "tied"), SCALE, lambda config: config.get("tie_word_embeddings") is not False),
 )
 FIXED = {"is_encoder_decoder": True, "is_decoder": False}
-CLASSES = ("T5ForConditionalGeneration", "T5Model")
+CLASSES = {"vocabulary": "T5ForConditionalGeneration", "none": "T5Model"}
 
 PREFIX = ""
 QKVO = {"query": "q", "key": "k", "value": "v", "out": "o"}
