@@ -1,4 +1,4 @@
-"""Lines and records of local files as strings; whatever is wrong with a file is named with its line."""
+"""Lines and records of local files; whatever is wrong with a file is named with its line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from research.data.features import named
 from research.types import UserError
 
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+Fields = dict[str, Any]
+Read = tuple[int, Fields | UserError]
+"""A record's line (or row) from 1, and the record: or what is wrong with it, not raised, so that a reader may go on."""
 
 
 def suffix(path: pathlib.Path) -> str:
@@ -27,11 +32,50 @@ def texts(path: pathlib.Path, column: str) -> Iterator[str]:
     Raises:
         UserError: the file cannot be opened, is not UTF-8, has a broken line or lacks the column.
     """
-    kind = suffix(path).removesuffix(".gz")
-    return (line for _, line in _lines(path)) if kind == ".txt" else READERS[kind](path, column)
+    if suffix(path).startswith(".txt"):
+        for _, line in _lines(path):
+            if isinstance(line, UserError):
+                raise line
+            yield line
+    else:
+        for number, record in READERS[suffix(path).removesuffix(".gz")](path):
+            if isinstance(record, UserError):
+                raise record
+            where = place(path, number)
+            if record.get(column, "") is ENDED:
+                raise UserError(f"{where}: the line ends before column {column!r}: mend or remove the line")
+            yield from text_of(record, column, where)
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+def records(path: pathlib.Path) -> Iterator[Read]:
+    """Yield the records of a file of any kind as they are read; a line of text is the record {"text": line}.
+
+    A line that is broken or not UTF-8, and one of CSV with more or fewer fields than the header, is given as the
+    UserError that says so.
+
+    Raises:
+        UserError: the file cannot be opened, or is not a whole file of its kind.
+    """
+    for number, record in READERS[suffix(path).removesuffix(".gz")](path):
+        if not isinstance(record, UserError):
+            missing = next((column for column, value in record.items() if value is ENDED), None)
+            where = place(path, number)
+            if missing is not None:
+                record = UserError(f"{where}: the line ends before column {missing!r}: mend or remove the line")
+            elif None in record:
+                record = UserError(
+                    f"{where}: {len(record[None])} more than the {len(record) - 1} fields of the header: "
+                    "quote fields that hold a comma"
+                )
+        yield number, record
+
+
+def place(path: pathlib.Path, number: int) -> str:
+    """Return how messages name a line of a file, or a row of one that has no lines."""
+    return f"{path}: row {number}" if suffix(path) == ".parquet" else f"{path}:{number}"
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, str | UserError]]:
     """Yield (line number from 1, line with its newline)."""
     number = 0
     try:
@@ -39,67 +83,93 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
             for number, raw in enumerate(file, 1):
                 if number == 1:
                     raw = raw.removeprefix(BYTE_ORDER_MARK)
-                line = raw.decode("utf-8")
+                try:
+                    line = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    yield number, UserError(
+                        f"{path}:{number}: not UTF-8 (byte {error.object[error.start]:#04x}): "
+                        "convert the file, for example with iconv -f latin1 -t utf-8"
+                    )
+                    continue
                 yield number, line[:-2] + "\n" if line.endswith("\r\n") else line
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}:{number}: not UTF-8 (byte {error.object[error.start]:#04x}): "
-            "convert the file, for example with iconv -f latin1 -t utf-8"
-        ) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: not a whole gzip file ({error}): fetch it anew") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error
 
 
-def _json_lines(path: pathlib.Path, column: str) -> Iterator[str]:
+def _text(path: pathlib.Path) -> Iterator[Read]:
     for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: not a JSON object ({error}): mend or remove the line") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}:{number}: not a JSON object but {_type(record)}: write one object a line")
-        yield from text_of(record, column, f"{path}:{number}")
+        yield number, line if isinstance(line, UserError) else {"text": line.rstrip("\n")}
 
 
-def _csv(path: pathlib.Path, column: str) -> Iterator[str]:
+def _json_lines(path: pathlib.Path) -> Iterator[Read]:
+    for number, line in _lines(path):
+        if isinstance(line, UserError):
+            yield number, line
+        elif line.strip():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield number, UserError(f"{path}:{number}: not a JSON object ({error}): mend or remove the line")
+                continue
+            if isinstance(record, dict):
+                yield number, record
+            else:
+                said = f"{path}:{number}: not a JSON object but {type_of(record)}: write one object a line"
+                yield number, UserError(said)
+
+
+ENDED: Any = object()
+"""Stands in records of CSV for the columns that a line ends before."""
+
+
+def _csv(path: pathlib.Path) -> Iterator[Read]:
     csv.field_size_limit(2**31 - 1)  # 131,072 characters by default, which a document may well have
-    reader = csv.DictReader(line for _, line in _lines(path))
-    try:
-        for record in reader:
-            record.pop(None, None)  # fields beyond the header
-            where = f"{path}:{reader.line_num}"
-            if record.get(column, "") is None:
-                raise UserError(f"{where}: the line ends before column {column!r}: mend or remove the line")
-            yield from text_of(record, column, where)
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not CSV ({error}): mend or remove the line") from None
+    wrong: list[UserError] = []
+
+    def lines() -> Iterator[str]:
+        for _, line in _lines(path):
+            if isinstance(line, UserError):
+                wrong.append(line)
+            yield "\ufffd" if isinstance(line, UserError) else line
+
+    reader = csv.DictReader(lines(), restval=ENDED)
+    while True:
+        try:
+            record: Fields | UserError | None = next(reader, None)
+        except csv.Error as error:
+            record = UserError(f"{path}:{reader.line_num}: not CSV ({error}): mend or remove the line")
+        if wrong and reader.fieldnames and "\ufffd" in reader.fieldnames:
+            raise wrong[0]
+        if record is None:
+            return
+        if wrong:  # one of the lines of this record
+            record = wrong[0]
+            wrong.clear()
+        yield reader.line_num, record
 
 
-def _parquet(path: pathlib.Path, column: str) -> Iterator[str]:
+def _parquet(path: pathlib.Path) -> Iterator[Read]:
     import datasets
 
     try:
-        rows: Iterable[dict] = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        rows = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
         for number, record in enumerate(rows, 1):
-            yield from text_of(record, column, f"{path}: row {number}")
-    except UserError:
-        raise
+            yield number, named(rows.features, record)
     except Exception as error:  # of pyarrow, fsspec or datasets: all say that the file is broken
         raise UserError(f"{path}: not a whole Parquet file ({first_line(error)}): write or fetch it anew") from error
 
 
-READERS: dict[str, Callable[[pathlib.Path, str], Iterator[str]]] = {
+READERS: dict[str, Callable[[pathlib.Path], Iterable[Read]]] = {
+    ".txt": _text,
     ".jsonl": _json_lines,
     ".csv": _csv,
     ".parquet": _parquet,
 }
 
 
-def text_of(record: dict[str, Any], column: str, where: str) -> Iterator[str]:
+def text_of(record: Fields, column: str, where: str) -> Iterator[str]:
     """Yield the record's text, or nothing where it is null.
 
     Raises:
@@ -111,7 +181,7 @@ def text_of(record: dict[str, Any], column: str, where: str) -> Iterator[str]:
     if text is None:
         return
     if not isinstance(text, str):
-        raise UserError(f"{where}: column {column!r} holds {_type(text)}, not text: set the source's column")
+        raise UserError(f"{where}: column {column!r} holds {type_of(text)}, not text: set the source's column")
     yield text
 
 
@@ -121,5 +191,6 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _type(value: object) -> str:
+def type_of(value: object) -> str:
+    """Return how messages name the type of a value: a str, a list, null."""
     return "null" if value is None else f"a {type(value).__name__}"

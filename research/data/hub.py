@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from research.data.features import named
 from research.data.files import first_line, text_of
 from research.types import UserError
 
@@ -21,12 +22,28 @@ def texts(path: str, name: str, split: str, column: str) -> Iterator[str]:
     Raises:
         UserError: there is no such data set, configuration, split or column, or the hub cannot be reached.
     """
-    records = load(path, name, split)
-    if column not in records.column_names:
-        present = ", ".join(map(repr, records.column_names))
+    found = load(path, name, split)
+    if column not in found.column_names:
+        present = ", ".join(map(repr, found.column_names))
         raise UserError(f"{path}: no column {column!r}, only {present}: set the source's column")
-    for number, record in enumerate(records.select_columns([column])):
-        yield from text_of(record, column, f"{path}: {split} record {number}")
+    for number, record in enumerate(found.select_columns([column])):
+        yield from text_of(record, column, place(path, split, number))
+
+
+def records(path: str, name: str, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number from 0, record) of a split, which may be sliced; class labels are spelled out.
+
+    Raises:
+        UserError: as `load`.
+    """
+    found = load(path, name, split)
+    for number, record in enumerate(found):
+        yield number, named(found.features, record)
+
+
+def place(path: str, split: str, number: int) -> str:
+    """Return how messages name a record."""
+    return f"{path}: {split} record {number}"
 
 
 def revision(path: str, name: str, split: str) -> list:

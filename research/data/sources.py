@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from research.data import hub, pydocs
 from research.data.cache import fingerprint as digest
@@ -49,10 +49,22 @@ class Source:
     """Likewise for test."""
     holdout: float = 0.05
     """Share of the training documents that is validation where a local source has none of its own."""
+    holdout_test: float = 0.0
+    """Likewise of the test split; 0: there is no test split but a source's own."""
     holdout_by: Literal["document", "tail"] = "document"
     """Hold out documents by their hash, or the last share of the characters in order."""
+    holdout_seed: int = 0
+    """Names the documents that are held out by their hash: another seed, another split."""
     limit: float = 0.0
     """Millions of characters after which a split is read no further, whole documents; 0: all."""
+
+
+class Part(NamedTuple):
+    """What is wanted of the training documents where they are also other splits'."""
+
+    split: Split
+    validation: float  # share of them that is the validation split
+    test: float
 
 
 def documents(source: Source, split: Split) -> Iterator[str]:
@@ -70,10 +82,13 @@ def documents(source: Source, split: Split) -> Iterator[str]:
     if where == "pydocs":
         found: Iterable[str] = pydocs.documents(split)
     elif where == "hub":
-        found = _held_out(source, split, *_hub(source, split))
+        wanted, part = hub_split(source, split)
+        found = _held_out(
+            source, lambda: _cut(hub.texts(source.path, source.name, wanted, source.column), source.boundary, "\n"), part
+        )
     else:
-        files, part = _files(source, split)
-        found = _held_out(source, split, lambda: _read(files, source), part)
+        files, part = local_files(source, split)
+        found = _held_out(source, lambda: _read(files, source), part)
     return _stream(source, split, found)
 
 
@@ -89,14 +104,21 @@ def fingerprint(source: Source, split: Split) -> str:
     fields = [FORMAT, where, split, source.limit]
     if where == "pydocs":
         return digest(fields, pydocs.versions())
-    fields += [source.column, source.boundary]
-    if where == "hub":
-        _, part = _hub(source, split)
-        content = hub.revision(source.path, source.name, source.train if part else getattr(source, split))
+    return digest([*fields, source.column, source.boundary], *content(source, split))
+
+
+def content(source: Source, split: Split) -> tuple[list, list]:
+    """Return JSON values that change with what files or records hold, and with what is held out of them."""
+    if kind(source) == "hub":
+        wanted, part = hub_split(source, split)
+        found = hub.revision(source.path, source.name, wanted)
     else:
-        files, part = _files(source, split)
-        content = [[suffix(file), hash_file(file)] for file in files]  # the same bytes, read as another kind
-    return digest(fields, content, [part, source.holdout, source.holdout_by] if part else [])
+        files, part = local_files(source, split)
+        found = [[suffix(file), hash_file(file)] for file in files]  # the same bytes, read as another kind
+    if part is None:
+        return found, []
+    more = [part.test, source.holdout_seed] if part.test or source.holdout_seed else []
+    return found, [part.split, part.validation, source.holdout_by, *more]
 
 
 def name(source: Source) -> str:
@@ -110,8 +132,16 @@ def check(source: Source) -> None:
     Raises:
         UserError: a field is out of range, or there is no such file or folder; names it.
     """
-    if not 0 <= source.holdout < 1:
-        raise UserError(f"source holdout is {source.holdout}: it must be at least 0 and below 1")
+    for field in ("holdout", "holdout_test"):
+        if not 0 <= getattr(source, field) < 1:
+            raise UserError(f"source {field} is {getattr(source, field)}: it must be at least 0 and below 1")
+    if source.holdout + source.holdout_test >= 1:
+        raise UserError(
+            f"source holdout {source.holdout} and holdout_test {source.holdout_test} leave nothing to train on: "
+            "lower them"
+        )
+    if not 0 <= source.holdout_seed < 2**64:
+        raise UserError(f"source holdout_seed is {source.holdout_seed}: give a whole number from 0")
     if not 0 <= source.limit < math.inf:
         raise UserError(f"source limit is {source.limit}: give millions of characters, or 0 for all")
     try:
@@ -141,16 +171,17 @@ def kind(source: Source) -> Literal["pydocs", "hub", "local"]:
     raise UserError(f"{source.path}: no such file or folder{did_you_mean(str(path), present) or ': check the path'}")
 
 
-def _hub(source: Source, split: Split) -> tuple[Callable[[], Iterator[str]], Split | None]:
-    """Return how to read the documents of a hub split, and which part of them is wanted: None for all."""
-    part: Split | None = None
-    if not source.validation and split != "test":
-        split, part = "train", split
-    wanted = getattr(source, split)
-    return lambda: _cut(hub.texts(source.path, source.name, wanted, source.column), source.boundary, "\n"), part
+def hub_split(source: Source, split: Split) -> tuple[str, Part | None]:
+    """Return the hub split that holds `split`, and which part of it is wanted: None for all."""
+    none = Part(split, 0.0 if source.validation else source.holdout, 0.0 if source.test else source.holdout_test)
+    lacking = {"validation"} if not source.validation else set()
+    lacking |= {"test"} if none.test else set()
+    if lacking and (split == "train" or split in lacking):
+        return source.train, none
+    return getattr(source, split), None
 
 
-def _files(source: Source, split: Split) -> tuple[list[pathlib.Path], Split | None]:
+def local_files(source: Source, split: Split) -> tuple[list[pathlib.Path], Part | None]:
     """Return the files that hold a local split, and which part of their documents is wanted: None for all."""
     path = pathlib.Path(source.path).expanduser()
     if path.is_file():
@@ -159,12 +190,17 @@ def _files(source: Source, split: Split) -> tuple[list[pathlib.Path], Split | No
         splits: dict[str, list[pathlib.Path]] = {"train": [path], "validation": [], "test": []}
     else:
         splits = _sorted_out(path, source)
+    part = Part(
+        split,
+        0.0 if splits["validation"] else source.holdout,
+        0.0 if splits["test"] else source.holdout_test,
+    )
     if splits[split]:
-        apart = bool(splits["validation"]) or split == "test"
-        return splits[split], None if apart or not source.holdout else "train"
-    if split == "validation" and splits["train"] and source.holdout:
-        return splits["train"], "validation"
-    remedy = f"name them {NAMES[split][0]}*.txt" + (", or set the source's holdout" if split == "validation" else "")
+        return splits[split], part if split == "train" and (part.validation or part.test) else None
+    if splits["train"] and split != "train" and getattr(part, split):
+        return splits["train"], part
+    field = "holdout" if split == "validation" else "holdout_test"
+    remedy = f"name them {NAMES[split][0]}*.txt" + ("" if split == "train" else f", or set the source's {field}")
     raise UserError(f"{path}: no files for the {split} split; {remedy}")
 
 
@@ -221,26 +257,41 @@ def _cut(lines: Iterator[str], boundary: str, joint: str, whole: bool = True) ->
         yield joint.join(document)
 
 
-def _held_out(
-    source: Source, split: Split, read: Callable[[], Iterator[str]], part: Split | None
-) -> Iterator[str]:
-    """Yield the documents of `part`, training or validation: all where it is None."""
+def _held_out(source: Source, read: Callable[[], Iterator[str]], part: Part | None) -> Iterator[str]:
+    """Yield the documents of `part`: all where it is None."""
     if part is None:
         yield from read()
     elif source.holdout_by == "document":
-        import xxhash
-
-        bound = source.holdout * 2.0**64
         for document in read():
-            hashed = xxhash.xxh3_64_intdigest(document.encode("utf-8", "surrogatepass"))
-            if (hashed < bound) == (part == "validation"):
+            if split_of(document, part, source.holdout_seed) == part.split:
                 yield document
     else:
-        end = int(sum(map(len, read())) * (1 - source.holdout))
+        start, end = tail(sum(map(len, read())), part)
         for document in read():
-            kept = min(max(end, 0), len(document))
-            end -= len(document)
-            yield document[:kept] if part == "train" else document[kept:]
+            yield document[max(start, 0) : max(end, 0)]
+            start, end = start - len(document), end - len(document)
+
+
+def split_of(document: str, part: Part, seed: int) -> Split:
+    """Return the split that a document's hash puts it in, the same for all documents that are equal."""
+    import xxhash
+
+    share = xxhash.xxh3_64_intdigest(document.encode("utf-8", "surrogatepass"), seed)
+    if share < part.validation * 2.0**64:
+        return "validation"
+    return "test" if share < (part.validation + part.test) * 2.0**64 else "train"
+
+
+def tail(total: int, part: Part) -> tuple[int, int]:
+    """Return where a part of `total` characters or records begins and ends: the test split is their very last."""
+    bounds = {"validation": int(total * (1 - part.validation - part.test)), "test": int(total * (1 - part.test))}
+    match part.split:
+        case "train":
+            return 0, bounds["validation"]
+        case "validation":
+            return bounds["validation"], bounds["test"]
+        case "test":
+            return bounds["test"], total
 
 
 def _stream(source: Source, split: Split, found: Iterable[str]) -> Iterator[str]:
