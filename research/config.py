@@ -58,6 +58,39 @@ class Optimizer:
     """Parameters whose path matches this regular expression are not decayed."""
     clip: float = 1.0
     """Largest global norm of the gradient; 0: no clipping."""
+    layer_decay: float = 1.0
+    """Learning rate of each layer as a share of that of the layer above it: the head has all of it, then come the blocks
+    from the top, and the embeddings last (discriminative fine-tuning; Howard and Ruder, 2018, section 3.2)."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Which parameters are trained: all of them, all but the frozen ones, or small matrices beside the frozen ones.
+
+    Layers from the bottom are embeddings, blocks, head; of an encoder-decoder the encoder's blocks, then the decoder's.
+    """
+
+    method: Literal["full", "freeze", "lora"] = "full"
+    """Train everything; leave out what `frozen` and `lowest` name; or train low-rank updates of the kernels that
+    `targets` names (LoRA; Hu et al., 2022), with what `whole` names."""
+    frozen: str = ""
+    """freeze: parameters whose path matches this regular expression are not trained: ^tokens/|/(positions|types)/ are
+    the embeddings, ^(?!head/|pooler/|classifier/) is all but the head."""
+    lowest: int = 0
+    """freeze: the embeddings and this many blocks from the bottom are not trained either; 0: no more than `frozen`."""
+    rank: int = 8
+    """lora: rank of each update."""
+    alpha: float = 16.0
+    """lora: updates are multiplied by alpha / rank."""
+    targets: str = r"self_attention/(query|value)/kernel$"
+    """lora: kernels whose path matches this regular expression are updated."""
+    dropout: float = 0.0
+    """lora: rate on what enters the update, not on what enters the kernel."""
+    whole: str = r"^(classifier|pooler)/"
+    """lora: parameters whose path matches this regular expression are trained besides, themselves: a new head."""
+    unfreeze_every: int = 0
+    """Steps after which the next lower layer is trained too, the head alone at first (gradual unfreezing; Howard and
+    Ruder, 2018, section 3.3); 0: all from the first step."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +158,8 @@ class Run:
     """Names every random stream: weights, order, corruption, dropout."""
     init: Init = Init()
     """What the parameters start from."""
+    adapter: Adapter = Adapter()
+    """Which parameters are trained."""
     optimizer: Optimizer = Optimizer()
     """The update rule."""
     schedule: Schedule = Schedule()
@@ -308,6 +343,9 @@ def check(run: Run, resolved: bool = False) -> None:
     _not_negative(run, "evaluate_every", "evaluate_rows", "save_every", "seed", "patience")
     _not_negative(run.optimizer, "weight_decay", "clip", "epsilon", of="optimizer.")
     _not_negative(run.schedule, "warmup", "floor", of="schedule.")
+    if not 0 < run.optimizer.layer_decay <= 1:
+        raise UserError(f"optimizer.layer_decay is {run.optimizer.layer_decay}: it must be above 0 and at most 1")
+    _check_adapter(run.adapter)
     _not_negative(run.loss, "z_loss", of="loss.")
     if run.seed >= 2**32:
         raise UserError(f"seed is {run.seed}: it must be below 2**32")
@@ -322,12 +360,22 @@ def check(run: Run, resolved: bool = False) -> None:
     check_data(run.data)
     if run.batch_size % run.microbatches:
         raise UserError(f"batch_size {run.batch_size} does not divide into microbatches {run.microbatches}")
-    try:
-        re.compile(run.optimizer.no_decay)
-    except re.error as error:
-        raise UserError(f"optimizer.no_decay is not a regular expression: {error}") from None
+    _regular(run.optimizer, "no_decay", of="optimizer.")
     if resolved or not run.init.path:
         _check_shape(run)
+
+
+def _check_adapter(adapter: Adapter) -> None:
+    """Refuse fields that cannot work with any model; which paths they match is seen once those are known."""
+    _positive(adapter, "rank", "alpha", of="adapter.")
+    _not_negative(adapter, "lowest", "unfreeze_every", of="adapter.")
+    _share(adapter, "dropout", of="adapter.")
+    _regular(adapter, "frozen", "targets", "whole", of="adapter.")
+    if adapter.method == "freeze" and not (adapter.frozen or adapter.lowest):
+        raise UserError(
+            "adapter.method is freeze, but adapter.frozen is empty and adapter.lowest is 0: set one of them, or "
+            "adapter.method to full"
+        )
 
 
 def _check_shape(run: Run) -> None:
@@ -388,6 +436,14 @@ def _not_negative(part: Any, *names: str, of: str = "") -> None:
         value = getattr(part, name)
         if not (value >= 0 and math.isfinite(value)):
             raise UserError(f"{of}{name} is {value}: it must not be negative")
+
+
+def _regular(part: Any, *names: str, of: str = "") -> None:
+    for name in names:
+        try:
+            re.compile(getattr(part, name))
+        except re.error as error:
+            raise UserError(f"{of}{name} is not a regular expression: {error}") from None
 
 
 def _share(part: Any, *names: str, of: str = "") -> None:

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import jax
 
-STREAMS = {"init": 0, "corruption": 1, "dropout": 2, "evaluation": 3, "sampling": 4}
+STREAMS = {"init": 0, "corruption": 1, "dropout": 2, "evaluation": 3, "sampling": 4, "adapter": 5}
 
 ROUNDS = 8  # of the Feistel network: more than the 4 that make a strong pseudorandom permutation of ideal rounds
 

@@ -49,9 +49,10 @@ def test_keys_never_change():
     """Threefry bits of every stream at fixed indices: initialisation, masks and dropout of every run ever made."""
     import jax
 
-    assert STREAMS == {"init": 0, "corruption": 1, "dropout": 2, "evaluation": 3, "sampling": 4}
+    assert STREAMS == {"init": 0, "corruption": 1, "dropout": 2, "evaluation": 3, "sampling": 4, "adapter": 5}
     assert jax.random.key_data(key(0, "init")).tolist() == [1797259609, 2579123966]
     assert jax.random.key_data(key(7, "corruption", 3, 11)).tolist() == [3319753994, 117406984]
+    assert jax.random.key_data(key(0, "adapter")).tolist() == [1524306142, 1887795613]
 
 
 def test_keys_differ_by_seed_stream_and_index():

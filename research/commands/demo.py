@@ -115,7 +115,7 @@ def _exported(run: pathlib.Path, logged: float) -> bool:
 
     folder, loaded = run / "export", load_run(run)
     export(run, loaded, folder)
-    found = load(folder, jax.tree.map(lambda shape: shape.sharding, loaded.trainer.shapes.trainable))
+    found = load(folder, jax.tree.map(lambda shape: shape.sharding, loaded.trainer.parameters))
     words = vocabulary(found.tokenizer)
     data = dataclasses.replace(loaded.run.data, tokenizer=Tokenizer(path=str(folder)))
     again = dataclasses.replace(loaded.run, arch=found.arch, data=data)  # all that it was, but from the folder

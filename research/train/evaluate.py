@@ -42,7 +42,7 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
             result["bytes"] = jnp.sum(jnp.where(example.weights > 0, record["bytes"][:, run.objective.lookahead :], 0))
         return result
 
-    params_placed = trained.shapes.trainable
+    params_placed = trained.parameters
     compiled = jax.jit(
         sums,
         in_shardings=(jax.tree.map(lambda x: x.sharding, params_placed), placed, placed, whole),

@@ -78,7 +78,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
                 **session.prepared.parts,
             },
             resolved=to_json(session.run),
-            parameters=sum(x.size for x in jax.tree.leaves(session.trainer.shapes.trainable)),
+            parameters=sum(x.size for x in jax.tree.leaves(session.trainer.parameters)),
+            trainable=sum(x.size for x in jax.tree.leaves(session.trainer.shapes.trainable)),
             memory=session.estimate.parts,
             padding=padding(run),
         )
@@ -118,7 +119,7 @@ def _recorded(run: Run, folder: pathlib.Path, allow_changes: bool) -> tuple[Run 
 def _first_state(session: Session, checkpoints: Checkpoints) -> tuple[State, int]:
     """Return the newest good checkpoint's state, or a fresh one, and its step."""
     if not checkpoints.exist():
-        shardings = jax.tree.map(lambda x: x.sharding, session.trainer.shapes.trainable)
+        shardings = jax.tree.map(lambda x: x.sharding, session.trainer.parameters)
         given, fresh = origin.parameters(session.run, shardings)
         if given:
             print(f"starting from {session.run.init.path}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
@@ -153,7 +154,7 @@ def _steps(
         log.write({"kind": kind, "step": step, **place_in_time, **values})
 
     def evaluate(state: State, step: int) -> float:
-        params = state.averages if run.ema else state.trainable
+        params = session.trainer.merge(state.averages if run.ema else state.trainable, state.frozen)
         scores = session.evaluate(params, validation, run.evaluate_rows, unigram)
         write("evaluation", step, {"split": "validation", **scores})
         progress.note(f"step {step}: validation {summary(scores, run.best_by)}")

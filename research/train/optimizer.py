@@ -11,6 +11,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
 from research.config import Optimizer, Schedule
+from research.models.arch import Arch
 from research.train import paths
 
 HIDDEN_MATRIX = r"block_\d+/.*kernel$"  # what muon orthogonalises: never embeddings, heads, norms or biases
@@ -47,8 +48,12 @@ def learning_rate(schedule: Schedule, peak: float, steps: int) -> Callable[[Any]
     return optax.join_schedules([rising, after], [warmup])
 
 
-def create(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
+def create(
+    config: Optimizer, rate: Callable[[Any], jax.Array], arch: Arch | None = None
+) -> optax.GradientTransformation:
     """Return the update: clipping by global norm, the rule's direction, decoupled decay by path, the learning rate.
+
+    With a layer_decay that rate is each layer's own (see `layer_rates`), for which `arch` must be given.
 
     AdamW: Loshchilov and Hutter (2019); Adafactor: Shazeer and Stern (2018), with absolute rather than relative steps;
     Lion: Chen et al. (2023); Muon: Jordan et al. (2024), with updates scaled to an RMS of 0.2 (Liu et al., 2025,
@@ -77,7 +82,20 @@ def create(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.Gradien
         direction,
         optax.add_decayed_weights(config.weight_decay, lambda tree: _negate(paths.matching(config.no_decay, tree))),
         optax.scale_by_learning_rate(rate),
+        optax.stateless(lambda updates, _: layer_rates(config, arch, updates)),
     )
+
+
+def layer_rates(config: Optimizer, arch: Arch, updates: Any) -> Any:
+    """Return `updates` times layer_decay to the power of the layers above: 0 for the head, 1 for the last block, ...
+
+    Howard and Ruder (2018, section 3.2), who divide by 2.6 a layer; Clark et al. (2020, appendix B), whose code
+    multiplies the last block's twice.
+    """
+    if config.layer_decay == 1:
+        return updates
+    top = arch.encoder_layers + arch.depth + 1
+    return paths.map_named(lambda path, leaf: leaf * config.layer_decay ** (top - paths.layer(arch, path)), updates)
 
 
 def _negate(mask: Any) -> Any:

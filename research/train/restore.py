@@ -41,6 +41,7 @@ class Loaded(NamedTuple):
     tokenizer: Any
     vocabulary: Vocabulary
     trainer: Trainer
+    trainable: Any  # what was trained of it, as the parameters are: averaged or raw
 
 
 def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = False) -> Loaded:
@@ -62,8 +63,9 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
         state, notes = checkpoints.restore(compiled.shapes, _step(checkpoints, checkpoint, folder))
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
-    params = state.averages if run.ema and not raw else state.trainable
-    return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled)
+    trainable = state.averages if run.ema and not raw else state.trainable
+    params = compiled.merge(trainable, state.frozen)
+    return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled, trainable)
 
 
 class Opened(NamedTuple):

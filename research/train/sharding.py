@@ -27,7 +27,11 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"relative/embedding$", P(None, "tensor")),
     (r"(query|key|value|up|gate)/kernel$", P("fsdp", "tensor")),
     (r"(query|key|value|up|gate)/bias$", P("tensor")),
+    (r"(query|key|value|up|gate)/lora_a$", P("fsdp", None)),
+    (r"(query|key|value|up|gate)/lora_b$", P(None, "tensor")),
     (r"(out|down)/kernel$", P("tensor", "fsdp")),
+    (r"(out|down)/lora_a$", P("tensor", None)),
+    (r"(out|down)/lora_b$", P(None, "fsdp")),
     (r"head/kernel$", P("tensor", "fsdp")),
     (r"head/bias$", P("tensor")),
     (r"(transform|pooler)/kernel$", P("fsdp", None)),
@@ -87,6 +91,12 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     An axis that does not divide its dimension is left out: that dimension is replicated.
     """
     return paths.map_named(lambda path, leaf: NamedSharding(mesh, _fitted(path, leaf.shape, mesh)), tree)
+
+
+def placed(shapes: Any, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
+    """Return jax.ShapeDtypeStruct leaves of `shapes` that know their shardings, and these."""
+    places = shardings(shapes, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places), places
 
 
 def gathered(params: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,11 +14,11 @@ import optax
 
 from research.config import Loss, Run
 from research.keys import key
-from research.models.arch import Arch
+from research.models import lora
 from research.models.heads import output_projection
 from research.models.paths import flatten, unflatten
 from research.models.transformer import Transformer, initial_parameters
-from research.train import optimizer, sharding
+from research.train import adapter, optimizer, sharding
 from research.train.loss import Sums, label_loss, vocabulary_loss
 from research.types import Example, Record, State, Vocabulary
 
@@ -27,6 +29,8 @@ class Trainer(NamedTuple):
     model: Transformer
     mesh: jax.sharding.Mesh
     shapes: State  # jax.ShapeDtypeStruct leaves with shardings: what a checkpoint is restored into
+    parameters: Any  # the same of the model's own parameters, nested
+    merge: Callable[[Any, Any], Any]  # trainable (or its averages) and frozen -> the model's own parameters
     initialize: Callable[..., State]  # of {path: array} of parameters to start from; what is not among them is fresh
     update: Callable[[State, Record], tuple[State, dict[str, jax.Array]]]  # donates the state
     place: Callable[[Record], Record]  # host rows -> the mesh
@@ -37,33 +41,43 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
     sharding.check_batch(run.batch_size, run.microbatches, mesh)
     model = create_model(run)
     rate = optimizer.learning_rate(run.schedule, run.optimizer.learning_rate, run.steps)
-    rule = optimizer.create(run.optimizer, rate)
+    gradual = run.adapter.unfreeze_every > 0
+    config = dataclasses.replace(run.optimizer, clip=0.0) if gradual else run.optimizer  # then clipped here
+    rule = optimizer.create(config, rate, run.arch)
 
     def initialize(given: dict[str, jax.Array] | None = None) -> State:
         params = unflatten(flatten(initial_parameters(run.arch, key(run.seed, "init"))) | (given or {}))
-        averages = jax.tree.map(jnp.copy, params) if run.ema else ()
-        return State(jnp.zeros((), jnp.int32), params, {}, rule.init(params), averages)
+        trainable, frozen = adapter.split(run.adapter, run.arch, params, key(run.seed, "adapter"))
+        averages = jax.tree.map(jnp.copy, trainable) if run.ema else ()
+        return State(jnp.zeros((), jnp.int32), trainable, frozen, rule.init(trainable), averages)
 
-    shapes = jax.eval_shape(initialize)
-    placed = sharding.shardings(shapes, mesh)
-    shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
+    shapes, placed = sharding.placed(jax.eval_shape(initialize), mesh)
+    merged = functools.partial(adapter.merge, run.adapter)
+    parameters, _ = sharding.placed(jax.eval_shape(merged, shapes.trainable, shapes.frozen), mesh)
     rows = sharding.batch_sharding(mesh)
     whole = sharding.replicated(mesh)
+    opens = adapter.opens(run.adapter, run.arch, flatten(shapes.trainable)) if gradual else {}
+
+    def merge(trainable: Any, frozen: Any) -> Any:  # outside jit, which would copy what it leaves as it is
+        return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), merged(trainable, frozen), parameters)
 
     def update(state: State, record: Record) -> tuple[State, dict[str, jax.Array]]:
-        sums, gradients = gradient_sums(run, model, vocabulary, mesh, state.trainable, state.step, record)
+        sums, gradients = gradient_sums(run, model, vocabulary, mesh, state.trainable, state.frozen, state.step, record)
         scale = 1.0 / jnp.maximum(sums.weight, 1e-8)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
-        norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(sums.total) & jnp.isfinite(norm)
+        opened = {path: state.step >= step for path, step in opens.items()}
+        norm = optax.tree.norm(adapter.where(opened, gradients, 0.0))
+        every = optax.tree.norm(gradients) if gradual else norm
+        finite = jnp.isfinite(sums.total) & jnp.isfinite(every)
 
         def apply(state: State) -> State:
-            updates, opt_state = rule.update(gradients, state.opt_state, state.trainable)
-            params = optax.apply_updates(state.trainable, updates)
+            found = adapter.clip(run.optimizer.clip, opened, gradients, norm, every) if gradual else gradients
+            updates, opt_state = rule.update(found, state.opt_state, state.trainable)
+            trainable = adapter.where(opened, optax.apply_updates(state.trainable, updates), state.trainable)
             averages = state.averages
             if run.ema:
-                averages = optax.incremental_update(params, averages, 1 - run.ema)
-            return State(state.step + 1, params, state.frozen, opt_state, averages)
+                averages = adapter.where(opened, optax.incremental_update(trainable, averages, 1 - run.ema), averages)
+            return State(state.step + 1, trainable, state.frozen, opt_state, averages)
 
         metrics = {
             "loss": sums.nll * scale,
@@ -74,12 +88,16 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
         }
         if run.loss.label_smoothing or run.loss.z_loss:
             metrics["regularized_loss"] = sums.total * scale
-        return jax.lax.cond(finite, apply, lambda state: state, state), metrics
+        moving = state._replace(frozen={})  # what is frozen never passes through the branch, which might copy it
+        moving = jax.lax.cond(finite, apply, lambda state: state, moving)
+        return moving._replace(frozen=state.frozen), metrics
 
     return Trainer(
         model=model,
         mesh=mesh,
         shapes=shapes,
+        parameters=parameters,
+        merge=merge,
         initialize=jax.jit(initialize, out_shardings=placed, donate_argnums=0),
         update=jax.jit(update, in_shardings=(placed, rows), out_shardings=(placed, whole), donate_argnums=0),
         place=lambda record: jax.device_put(record, rows),
@@ -98,9 +116,18 @@ def examples(run: Run, vocabulary: Vocabulary, stream_keys: jax.Array, record: R
 
 
 def gradient_sums(
-    run: Run, model: Transformer, vocabulary: Vocabulary, mesh: jax.sharding.Mesh, params: Any, step: jax.Array, record: Record
+    run: Run,
+    model: Transformer,
+    vocabulary: Vocabulary,
+    mesh: jax.sharding.Mesh,
+    trainable: Any,
+    frozen: Any,
+    step: jax.Array,
+    record: Record,
 ) -> tuple[Sums, Any]:
-    """Return the loss sums of one batch and the gradient of their total: sums, divided by the weight only once.
+    """Return the loss sums of one batch and the gradient of their total in `trainable` alone.
+
+    Both are sums, to be divided by the weight only once.
 
     Means of microbatches would be wrong whenever they score different token counts (which is what
     `optax.MultiSteps` averages). Corruption is keyed by the row's place in the whole batch, so it is the same for any
@@ -110,14 +137,14 @@ def gradient_sums(
     keys = jax.vmap(lambda r: key(run.seed, "corruption", step, r))(row)
     example = examples(run, vocabulary, keys, record)
 
-    def total(params: Any, example: Example, dropout: jax.Array) -> tuple[jax.Array, Sums]:
-        whole = sharding.gathered(params, mesh)
-        sums = loss_sums(run, model, whole, example, run.loss, mesh, dropout if dropping(run.arch) else None)
+    def total(trainable: Any, example: Example, dropout: jax.Array) -> tuple[jax.Array, Sums]:
+        whole = sharding.gathered(adapter.join(trainable, frozen), mesh)
+        sums = loss_sums(run, model, whole, example, run.loss, mesh, dropout if dropping(run) else None)
         return sums.total, sums
 
     gradient = jax.grad(total, has_aux=True)
     if run.microbatches == 1:
-        gradients, sums = gradient(params, example, dropout_key(run, step, 0))
+        gradients, sums = gradient(trainable, example, dropout_key(run, step, 0))
         return sums, gradients
 
     # Strided, so that each device's rows stay on it: row r goes to microbatch r % M.
@@ -127,10 +154,10 @@ def gradient_sums(
 
     def add(carry: Any, part: tuple[jax.Array, Example]) -> tuple[Any, None]:
         index, example = part
-        gradients, sums = gradient(params, example, dropout_key(run, step, index))
+        gradients, sums = gradient(trainable, example, dropout_key(run, step, index))
         return jax.tree.map(jnp.add, carry, (sums, gradients)), None
 
-    zeros = (Sums(*[jnp.zeros((), jnp.float32)] * 4), jax.tree.map(jnp.zeros_like, params))
+    zeros = (Sums(*[jnp.zeros((), jnp.float32)] * 4), jax.tree.map(jnp.zeros_like, trainable))
     (sums, gradients), _ = jax.lax.scan(add, zeros, (jnp.arange(run.microbatches), parts))
     return sums, gradients
 
@@ -144,9 +171,13 @@ def loss_sums(
     mesh: jax.sharding.Mesh,
     dropout: jax.Array | None = None,
 ) -> Sums:
-    """Return the loss sums of a batched example; `dropout` is a key, or None for none."""
+    """Return the loss sums of a batched example; `dropout` is a key, or None for none.
+
+    `params` are those of the model, where training low-rank updates those of `adapter.join`.
+    """
     rngs = None if dropout is None else {"dropout": dropout}
-    hidden = model.apply({"params": params}, **example.inputs, deterministic=dropout is None, rngs=rngs)
+    with lora.updated(adapter.scale(run.adapter), run.adapter.dropout, deterministic=dropout is None):
+        hidden = model.apply({"params": params}, **example.inputs, deterministic=dropout is None, rngs=rngs)
     kernel, bias = output_projection(model.arch, params)
     problem = getattr(run.objective, "problem", "single_label")
     if problem != "single_label":
@@ -163,9 +194,10 @@ def loss_sums(
     )
 
 
-def dropping(arch: Arch) -> bool:
-    """Return whether `arch` drops anything, and so needs a key in training."""
-    return max(arch.dropout, arch.attention_dropout, arch.activation_dropout) > 0
+def dropping(run: Run) -> bool:
+    """Return whether anything is dropped in training, which then needs a key."""
+    low_rank = run.adapter.dropout if run.adapter.method == "lora" else 0.0
+    return max(run.arch.dropout, run.arch.attention_dropout, run.arch.activation_dropout, low_rank) > 0
 
 
 def dropout_key(run: Run, step: jax.Array, microbatch: int | jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ class Evaluated:
         self.run, self.prepared, self.trainer = session.run, session.prepared, session.trainer
         self.training, self.words = session.training, session.prepared.vocabulary
         self.rows = rows_of(self.run, self.prepared, "validation")
-        self.params = random_parameters(self.trainer.shapes.trainable)
+        self.params = random_parameters(self.trainer.parameters)
         self.evaluate = {
             size: evaluator(dataclasses.replace(self.run, batch_size=size), self.words, self.trainer)
             for size in (*SIZES[name], self.rows.count)

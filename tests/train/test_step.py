@@ -85,11 +85,11 @@ def gradients(run):
     state = compiled.initialize()
 
     @jax.jit
-    def sums(params, rows):
-        found, gradient = gradient_sums(run, compiled.model, WORDS, mesh, params, jnp.int32(3), rows)
+    def sums(params, frozen, rows):
+        found, gradient = gradient_sums(run, compiled.model, WORDS, mesh, params, frozen, jnp.int32(3), rows)
         return found.total / found.weight, found.weight, jax.tree.map(lambda g: g / found.weight, gradient)
 
-    return jax.device_get(sums(state.trainable, compiled.place(record(run))))
+    return jax.device_get(sums(state.trainable, state.frozen, compiled.place(record(run))))
 
 
 def assert_same(run, other, rtol=1e-6):

@@ -1,0 +1,150 @@
+"""Training in whole or in part: which parameters are trained, which are frozen, and the model that both make.
+
+Full fine-tuning, freezing and LoRA are one concept: `split` the parameters in two, differentiate the first part alone,
+`merge` both for whatever comes after training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from research.config import Adapter
+from research.models import lora
+from research.models.arch import Arch
+from research.models.paths import flatten, unflatten
+from research.train.paths import layer
+from research.types import UserError
+
+OUTPUTS = ("head/kernel", "classifier/kernel")  # [V, D] and fused with the loss: no projections of a Dense
+
+
+class Plan(NamedTuple):
+    """What an adapter makes of the parameters at these paths."""
+
+    trained: frozenset[str]  # themselves
+    targets: tuple[str, ...]  # kernels that stay frozen, with a low-rank update beside each
+
+
+def plan(adapter: Adapter, arch: Arch, paths: Iterable[str]) -> Plan:
+    """Return which of the parameters at `paths`, all of those of `arch`, are trained, and which are updated beside.
+
+    Raises:
+        UserError: A regular expression of the adapter matches nothing, or all there is, or what cannot be updated.
+    """
+    paths = tuple(paths)
+    if adapter.method == "full":
+        return Plan(frozenset(paths), ())
+    if adapter.method == "freeze":
+        return Plan(_left(adapter, arch, paths), ())
+    whole = _matching("whole", adapter.whole, paths, required=adapter.whole != Adapter.whole)
+    targets = [path for path in _matching("targets", adapter.targets, paths) if path not in whole]
+    for path in targets:
+        if not path.endswith("/kernel") or path in OUTPUTS:
+            raise UserError(
+                f"adapter.targets {adapter.targets!r} matches {path}, which is no kernel inside the model: name those "
+                "alone, such as (query|value|up|down)/kernel$, and what is to be trained in full with adapter.whole"
+            )
+    return Plan(frozenset(whole), tuple(targets))
+
+
+def _left(adapter: Adapter, arch: Arch, paths: tuple[str, ...]) -> frozenset[str]:
+    """Return the paths that freezing leaves to be trained."""
+    blocks = arch.encoder_layers + arch.depth
+    if adapter.lowest > blocks:
+        raise UserError(f"adapter.lowest is {adapter.lowest}, but the model has {blocks} blocks: lower it")
+    frozen = set(_matching("frozen", adapter.frozen, paths))
+    if adapter.lowest:
+        frozen |= {path for path in paths if layer(arch, path) <= adapter.lowest}
+    if len(frozen) == len(paths):
+        raise UserError(
+            f"adapter.frozen {adapter.frozen!r} and adapter.lowest {adapter.lowest} freeze every parameter: nothing is "
+            "left to train, so let the one match less or lower the other"
+        )
+    return frozenset(paths) - frozen
+
+
+def _matching(field: str, pattern: str, paths: tuple[str, ...], required: bool = True) -> list[str]:
+    """Return the paths that `pattern` matches; an empty one matches nothing."""
+    found = [path for path in paths if pattern and re.search(pattern, path)]
+    if required and pattern and not found:
+        raise UserError(f"adapter.{field} {pattern!r} matches no parameter: paths are such as {paths[len(paths) // 2]}")
+    return found
+
+
+def split(adapter: Adapter, arch: Arch, params: Any, key: jax.Array) -> tuple[Any, Any]:
+    """Return the parameters that are trained and those that are not, both nested; traceable.
+
+    Args:
+        adapter: Which those are.
+        arch: Of the model.
+        params: All its parameters, nested, below "params".
+        key: For the low-rank updates (see `lora.initial`), which are trained and lie beside their kernels' places.
+
+    Raises:
+        UserError: As `plan`.
+    """
+    leaves = flatten(params)
+    chosen = plan(adapter, arch, leaves)
+    trained = {path: leaf for path, leaf in leaves.items() if path in chosen.trained}
+    if chosen.targets:
+        trained |= lora.initial({path: leaves[path].shape for path in chosen.targets}, adapter.rank, key)
+    return unflatten(trained), unflatten({path: leaf for path, leaf in leaves.items() if path not in chosen.trained})
+
+
+def join(trainable: Any, frozen: Any) -> Any:
+    """Return both parts as one nested dict, low-rank updates beside their kernels: what training computes with."""
+    return unflatten(flatten(trainable) | flatten(frozen)) if frozen else trainable
+
+
+def merge(adapter: Adapter, trainable: Any, frozen: Any) -> Any:
+    """Return the plain parameters of the model, low-rank updates added to their kernels; traceable."""
+    if adapter.method != "lora":
+        return join(trainable, frozen)
+    return unflatten(lora.folded(flatten(join(trainable, frozen)), scale(adapter)))
+
+
+def scale(adapter: Adapter) -> float:
+    """Return what low-rank updates are multiplied by."""
+    return adapter.alpha / adapter.rank
+
+
+def where(opened: Mapping[str, jax.Array], then: Any, otherwise: Any) -> Any:
+    """Return `then` with the leaves that are not open yet replaced by those of `otherwise`, nested or a number.
+
+    Args:
+        opened: bool[] of each path; empty: all are open.
+        then: Float arrays.
+        otherwise: What stands in their place.
+    """
+    if not opened:
+        return then
+    others = flatten(otherwise) if isinstance(otherwise, Mapping) else dict.fromkeys(opened, otherwise)
+    return unflatten({path: jnp.where(opened[path], leaf, others[path]) for path, leaf in flatten(then).items()})
+
+
+def clip(largest: float, opened: Mapping[str, jax.Array], gradients: Any, norm: jax.Array, every: jax.Array) -> Any:
+    """Return `gradients` as moments should meet them: those of open leaves clipped by their own `norm`, those of the
+    rest, which update nothing yet, by the norm of `every` one, as if all were trained.
+
+    So the moments of a leaf that opens are those of a run that trained it from the first step. From zero moments AdamW
+    would begin with steps (1 - b1) / sqrt(1 - b2) times too large, 3.2 with the published numbers, because its bias
+    correction counts the steps of the run. Gradients of what is not open are computed for it: time is not saved.
+    """
+    if not largest:
+        return gradients
+    own, all_ = (jnp.minimum(1.0, largest / jnp.maximum(found, 1e-30)) for found in (norm, every))
+    leaves = flatten(gradients)
+    return unflatten({path: leaf * jnp.where(opened[path], own, all_) for path, leaf in leaves.items()})
+
+
+def opens(adapter: Adapter, arch: Arch, paths: Iterable[str]) -> Mapping[str, int]:
+    """Return the step from which each of the trained `paths` is updated: the topmost layer that is trained from step 0,
+    and `unfreeze_every` steps later the next one that has any of them."""
+    layers = {path: layer(arch, path) for path in paths}
+    order = sorted(set(layers.values()), reverse=True)
+    return {path: adapter.unfreeze_every * order.index(found) for path, found in layers.items()}
