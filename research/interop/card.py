@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from research.config import Run, from_json
 from research.data.sources import Source, kind, name
-from research.objectives import OBJECTIVES
+from research.models.arch import Arch
+from research.objectives import OBJECTIVES, PRETRAINING
 from research.report import logs
-from research.types import Structure, UserError, Vocabulary
+from research.types import HeadKind, Structure, UserError, Vocabulary
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -26,20 +27,28 @@ METRICS = {
     "accuracy": "accuracy on scored tokens",
     "bits_per_byte": "bits per byte",
 }
+COUNTS = ("step", "tokens", "elapsed", "scored", "examples", "unigram_loss")  # numbers of a row that are no figures
 
 
 class Task(NamedTuple):
-    """What models of a structure are called on the hub."""
+    """What models of a structure, or with a head for labels, are called on the hub."""
 
     tag: str
-    auto: str  # the class of transformers that loads one with its LM head
+    auto: str  # the class of transformers that loads one with its head
 
 
-TASKS: dict[Structure, Task] = {
+TASKS: dict[Structure | HeadKind, Task] = {
     "encoder": Task("fill-mask", "AutoModelForMaskedLM"),
     "decoder": Task("text-generation", "AutoModelForCausalLM"),
     "encoder-decoder": Task("text2text-generation", "AutoModelForSeq2SeqLM"),
+    "sequence": Task("text-classification", "AutoModelForSequenceClassification"),
+    "tokens": Task("token-classification", "AutoModelForTokenClassification"),
 }
+
+
+def task(arch: Arch) -> Task:
+    """Return what models of this architecture are called on the hub: by their head for labels, else by structure."""
+    return TASKS[arch.structure if arch.head == "vocabulary" else arch.head]
 
 
 def create(folder: str | os.PathLike, step: int, tokenizer: Any, vocabulary: Vocabulary, *, raw: bool = False) -> ModelCard:
@@ -66,10 +75,10 @@ def create(folder: str | os.PathLike, step: int, tokenizer: Any, vocabulary: Voc
     data = ModelCardData(
         model_name=run.name,
         library_name="transformers",
-        pipeline_tag=TASKS[run.arch.structure].tag,
+        pipeline_tag=task(run.arch).tag,
         tags=["tercet", run.arch.family, objective_name(run)],
         datasets=ids or None,
-        metrics=[metric for metric in ("perplexity", "accuracy") if after] or None,
+        metrics=[metric for metric in figures(run, after) if metric not in ("loss", "bits_per_byte")] or None,
         eval_results=results(run, after) if after else None,
     )
     sections = [
@@ -85,6 +94,22 @@ def create(folder: str | os.PathLike, step: int, tokenizer: Any, vocabulary: Voc
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
 
 
+def figures(run: Run, row: dict[str, Any] | None) -> dict[str, str]:
+    """Return {key: what it is called} of the figures in an evaluation row: of a task, all the scores that it has."""
+    row = row or {}
+    found = {metric: label for metric, label in METRICS.items() if metric in row}
+    if not is_task(run):
+        return found
+    found |= {
+        key: key.replace("_", " ") for key, value in row.items() if _is_finite(value) and key not in (*METRICS, *COUNTS)
+    }
+    if run.arch.head != "vocabulary":
+        per = {"multi_label": "nats a label", "regression": "mean squared error"}
+        loss = {"loss": f"loss, {per.get(getattr(run.objective, 'problem', ''), 'nats a scored label')}"}
+        found |= {key: label for key, label in (loss | {"accuracy": "accuracy"}).items() if key in row}
+    return found
+
+
 def results(run: Run, row: dict[str, Any]) -> list[EvalResult]:
     """Return the figures of an evaluation row as the hub's index has them; what is not a finite number is left out."""
     from huggingface_hub import EvalResult
@@ -93,7 +118,7 @@ def results(run: Run, row: dict[str, Any]) -> list[EvalResult]:
     ids = [source.path for source in sources if is_hub_id(source)]
     return [
         EvalResult(
-            task_type=TASKS[run.arch.structure].tag,
+            task_type=task(run.arch).tag,
             dataset_type=ids[0] if len(ids) == len(sources) == 1 else "text",
             dataset_name=" + ".join(map(name, sources)),
             dataset_config=sources[0].name or None if len(sources) == 1 else None,
@@ -102,8 +127,8 @@ def results(run: Run, row: dict[str, Any]) -> list[EvalResult]:
             metric_name=label,
             metric_value=row[metric],
         )
-        for metric, label in METRICS.items()
-        if _is_finite(row.get(metric))
+        for metric, label in figures(run, row).items()
+        if _is_finite(row[metric])
     ]
 
 
@@ -131,7 +156,25 @@ def remarks(run: Run, tokenizer: Any, vocabulary: Vocabulary) -> list[str]:
                 f"`<extra_id_1>`, ..., it ends with `{tokenizer.eos_token}`, and the output repeats each of them before "
                 "the text of its span."
             )
-    if not run.data.cross_documents:
+        case "classification" if run.arch.structure == "decoder":
+            found.append(
+                f"The label is read from the state of `{tokenizer.eos_token}` behind the text, which `transformers` "
+                "does not add: end every text with it."
+            )
+        case "tagging":
+            found.append(
+                "The tag of a word is that of its first token: with `pipeline`, use `aggregation_strategy=\"first\"`."
+            )
+        case "seq2seq" if run.objective.prompt != "{source}":
+            found.append(f"The encoder reads {_shown(run.objective.prompt)}, filled in.")
+        case "completion":
+            found.append(f"It answers prompts of the form {_shown(run.objective.prompt)}, filled in.")
+            if run.objective.bidirectional:
+                found.append(
+                    "Tokens of a prompt attended to one another in both directions in training. `transformers` runs it "
+                    "with causal attention throughout, under which its predictions differ."
+                )
+    if not run.data.cross_documents and not is_task(run):
         found.append(
             "Documents packed into one row did not see one another in training, and positions began anew in each. "
             "Give `transformers` one document a row."
@@ -142,6 +185,11 @@ def remarks(run: Run, tokenizer: Any, vocabulary: Vocabulary) -> list[str]:
 def objective_name(run: Run) -> str:
     """Return the name of the objective of `run` in the table of objectives."""
     return next(key for key, cls in OBJECTIVES.items() if type(run.objective) is cls)
+
+
+def is_task(run: Run) -> bool:
+    """Return whether `run` learned from records with columns rather than from running text."""
+    return objective_name(run) not in PRETRAINING
 
 
 def is_hub_id(source: Source) -> bool:
@@ -191,15 +239,18 @@ def _title(run: Run, record: dict[str, Any], step: int, raw: bool) -> str:
         average = " These are its raw parameters, not their moving average." if raw else (
             f" These are the moving average of its parameters (decay {run.ema:g})."
         )
+    origin = f" from `{run.init.path}`" if run.init.path else ""
+    rows = step * run.batch_size
+    amount = f"{rows:,} rows" if is_task(run) else f"{rows * run.data.length:,} tokens"
     return (
         f"# {run.name}\n\nA {arch.family.upper()} {arch.structure} of {depth} and width {arch.width}, "
-        f"{record['parameters']:,} parameters, trained by Tercet for {step:,} of {run.steps:,} "
-        f"steps ({step * run.batch_size * run.data.length:,} tokens).{average}"
+        f"{record['parameters']:,} parameters, trained by Tercet{origin} for {step:,} of {run.steps:,} "
+        f"steps ({amount}).{average}"
     )
 
 
 def _use(run: Run, tokenizer: Any, vocabulary: Vocabulary) -> str:
-    auto = TASKS[run.arch.structure].auto
+    auto = task(run.arch).auto
     lines = [
         "## Use\n\n```python",
         f"from transformers import {auto}, AutoTokenizer\n",
@@ -212,7 +263,7 @@ def _use(run: Run, tokenizer: Any, vocabulary: Vocabulary) -> str:
 
 def _objective(run: Run) -> str:
     values = vars(run.objective)
-    table = _table(("field", "value"), [(f"`{field}`", f"{value}") for field, value in values.items()])
+    table = _table(("field", "value"), [(f"`{field}`", _shown(value)) for field, value in values.items()])
     return f"## Objective\n\n`{objective_name(run)}`" + (f"\n\n{table}" if values else ", which has no fields.")
 
 
@@ -222,9 +273,13 @@ def _data(run: Run, record: dict[str, Any]) -> str:
         terms, origin = licence(source)
         rows.append((f"`{name(source)}`", f"{source.weight:g}", terms, origin or UNRECORDED))
     prints = record.get("fingerprints") or {}
+    length = f"Rows of {run.data.length} tokens"
+    if is_task(run):
+        most = f"up to {run.objective.per_row} examples" if run.objective.per_row > 1 else "one example"
+        length = f"Records; rows of {run.data.length} tokens hold {most}"
     lines = [
         f"## Data\n\n{_table(('source', 'weight', 'licence', 'from'), rows)}\n",
-        f"Rows of {run.data.length} tokens. Fingerprints: data `{prints.get('data')}`, tokenizer "
+        f"{length}. Fingerprints: data `{prints.get('data')}`, tokenizer "
         f"`{prints.get('tokenizer')}`. The licence of the model itself is for its publisher to state.",
     ]
     return "\n".join(lines)
@@ -238,13 +293,16 @@ def _figures(run: Run, before: dict[str, Any] | None, after: dict[str, Any] | No
     unigram = {}
     if _is_finite(after.get("unigram_loss")):
         unigram = {"loss": after["unigram_loss"], "perplexity": math.exp(min(after["unigram_loss"], 700.0))}
+    which = f"{run.evaluate_rows:,} rows of the" if run.evaluate_rows else "the whole"
     rows = [
-        (label, *(_number(row.get(metric)) for row in (before or {}, after, unigram)))
-        for metric, label in METRICS.items()
-        if metric in after
+        [label, *(_number(row.get(metric)) for row in (before or {}, after, unigram)), _interval(after, metric)]
+        for metric, label in figures(run, after).items()
     ]
-    which = f"the first {run.evaluate_rows:,} rows of the" if run.evaluate_rows else "the whole"
-    table = _table(("", "before training", "after", "unigram"), rows)
+    if is_task(run):
+        table = _table(("", "before training", "after", "95 % interval"), [(*row[:3], row[4]) for row in rows])
+        count = f", {after['examples']:,} examples" if "examples" in after else ""
+        return f"{head}On {which} {after['split']} split{count}. Intervals are over resampled examples.\n\n{table}"
+    table = _table(("", "before training", "after", "unigram"), [tuple(row[:4]) for row in rows])
     return (
         f"{head}On {which} {after['split']} split, {after['scored']:,} scored tokens, corrupted the same way every time. "
         f"Unigram is the best guess without context, counted on training text.\n\n{table}"
@@ -273,9 +331,21 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
+def _shown(value: Any) -> str:
+    """Return a field's value for a cell of a table, where texts may have no line breaks."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value)) or "-"
+    return f"`{json.dumps(value, ensure_ascii=False)}`" if isinstance(value, str) else f"{value}"
+
+
+def _interval(row: dict[str, Any], metric: str) -> str:
+    """Return the interval of a figure that a row has beside it."""
+    return " to ".join(map(_number, row.get(f"{metric}_interval") or ())) or "-"
+
+
 def _number(value: Any) -> str:
     return f"{value:,.4f}" if _is_finite(value) else "-"
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -98,8 +98,10 @@ def as_named(config: Mapping[str, Any], where: str = NAME) -> Arch:
     """
     arch = to_arch(config, where)
     classes, named = FAMILIES[arch.family].CLASSES, config.get("architectures")
-    head = next((head for head in ("sequence", "tokens") if isinstance(named, list) and classes.get(head) in named), None)
-    return with_head(arch, head, len(_names(config, where))) if head else arch
+    for head in ("sequence", "tokens"):
+        if isinstance(named, list) and classes.get(head) in named:
+            return with_head(arch, head, len(_names(config, where)))
+    return arch
 
 
 def labels(folder: pathlib.Path) -> tuple[tuple[str, ...], str]:
@@ -129,7 +131,8 @@ def _names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if found is None:
         count = config.get("num_labels", 2)  # the default of transformers, which old files leave out
         if type(count) is not int or not 0 < count <= MOST_LABELS:
-            raise UserError(f"{where}: num_labels is {_shown(count)}: it must be a whole number from 1 to {MOST_LABELS}")
+            said = f"{where}: num_labels is {_shown(count)}"
+            raise UserError(f"{said}: it must be a whole number of at least 1 and at most {MOST_LABELS}")
         return _numbered(count)
     ids = [str(id_) for id_ in range(len(found))] if isinstance(found, dict) else []
     if not ids or found.keys() != set(ids) or not all(isinstance(name, str | int) for name in found.values()):
@@ -167,7 +170,8 @@ def to_config(
             sequence only.
 
     Raises:
-        UserError: An id outside the vocabulary, not one name for each label, or a field for which the family's config.json has no words.
+        UserError: An id outside the vocabulary, not one name for each label, or a field for which the family's
+            config.json has no words.
     """
     family = FAMILIES[arch.family]
     if not arch.vocab_size:
@@ -199,7 +203,8 @@ def _labelled(arch: Arch, labels: Sequence[str], problem: str) -> dict[str, Any]
     if not arch.labels or len(names) != arch.labels or len(set(names)) < len(names):
         raise UserError(f"{len(set(names))} different label names, but arch.labels is {arch.labels}: name each of them")
     ids = {name: id_ for id_, name in enumerate(names)}
-    config = {"id2label": {str(id_): name for name, id_ in ids.items()}, "label2id": ids, "classifier_dropout": arch.dropout}
+    config = {"id2label": {str(id_): name for name, id_ in ids.items()}, "label2id": ids}
+    config["classifier_dropout"] = arch.dropout
     if arch.head == "sequence":
         problem = problem or ("regression" if arch.labels == 1 else "single_label")
         config["problem_type"] = next(word for word, meaning in PROBLEMS.items() if meaning == problem)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 RATES = ("dropout", "attention_dropout", "activation_dropout", "final_dropout")
 POSITIONS = "encoder/positions/embedding"
+TYPES = "token_type_ids"
 RECORD = "tercet.json"  # transformers passes over it
 
 
@@ -96,7 +97,7 @@ def write(
         if record is not None:
             _write_json(partial / RECORD, record)
         _write_tensors(partial, tensors, shard)
-        save(tokenizer, partial)
+        _write_tokenizer(partial, tokenizer, arch)
         card.save(partial / "README.md")
         for path in partial.iterdir():
             shutil.copymode(partial / NAME, path)  # safetensors lets none but the owner read its files
@@ -131,6 +132,15 @@ def as_published(arch: Arch, params: Mapping[str, Any], pad: int | None) -> tupl
     unused = np.zeros((pad + 1, arch.width), table.dtype)
     leaves[POSITIONS] = np.concatenate([unused, table])
     return replace(arch, position_offset=pad + 1), unflatten(leaves)
+
+
+def _write_tokenizer(folder: pathlib.Path, tokenizer: Any, arch: Arch) -> None:
+    """Write the tokenizer, which gives no token types to a model that has no table of them: GPT-2 adds up tokens."""
+    save(tokenizer, folder)
+    inputs = [name for name in tokenizer.model_input_names if name != TYPES]
+    if arch.types < 2 and inputs != tokenizer.model_input_names:
+        path = folder / "tokenizer_config.json"
+        _write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": inputs})
 
 
 def _write_tensors(folder: pathlib.Path, tensors: Mapping[str, np.ndarray], shard: int | str) -> None:

@@ -79,7 +79,7 @@ def architecture(path: str | os.PathLike) -> Arch:
         return arch
     found = _open(folder)
     if arch.head != "vocabulary" and "classifier/kernel" not in heads(arch, found):
-        raise UserError(f"{where}: architectures names a head for labels, but no tensor is one: correct it, or fetch both anew")
+        raise UserError(f"{where}: architectures names a head for labels, but no tensor is one: fetch the folder anew")
     return _as_held(arch, found)
 
 
@@ -188,7 +188,7 @@ def _open(folder: pathlib.Path) -> tensors.Tensors | flax_msgpack.Tensors:
 def _as_held(arch: Arch, names: Iterable[str]) -> Arch:
     """Return `arch` with the heads that a file with tensors of these `names` holds.
 
-    BERT's pooler counts only where there is no LM head, which has no use for it. A head for labels is told by its class.
+    BERT's pooler counts only where there is no LM head, which has no use for it. Heads for labels are config.json's.
     """
     if arch.head != "vocabulary":
         return arch

@@ -26,7 +26,7 @@ class Rule(NamedTuple):
     ours: str | tuple[str, ...]  # paths below "params"; several are concatenated along the last axis
     theirs: str  # the name in a file of the model with its head
     turn: Literal["same", "transpose", "row"] = "same"  # torch's Linear is [out, in]; row: [1, V] there, [V] here
-    when: Literal["", "gated", "ungated", "vocabulary", "sequence", "tokens"] = ""  # only with(out) a gate, or this head
+    when: Literal["", "gated", "ungated", "vocabulary", "sequence", "tokens"] = ""  # what arch.gated or arch.head is
 
     @property
     def paths(self) -> tuple[str, ...]:
