@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from research.config import Run, to_json
+from research.config import Init, Run, to_json
 from research.data.corpus import Data
 from research.data.sources import Source
 from research.interop import card
 from research.models import preset
-from research.objectives import PRETRAINING
+from research.models.arch import with_head
+from research.objectives import PRETRAINING, TASKS
 
 ARCHS = {"masked": "bert-nano", "causal": "gpt2-nano", "prefix": "gpt2-nano", "denoising": "bart-nano"}
 TOKENIZER = types.SimpleNamespace(eos_token="</s>", convert_ids_to_tokens=lambda ids: [f"<{i}>" for i in ids])
@@ -144,3 +145,62 @@ def test_only_data_sets_of_the_hub_are_listed_as_such(tmp_path):
     found = read(tmp_path, card.create(write(tmp_path, mixed), 20, TOKENIZER, WORDS)).data
     assert found.datasets == ["Salesforce/wikitext"]
     assert {result.dataset_type for result in found.eval_results} == {"text"}
+
+
+def task_run(objective, structure, **fields):
+    arch = dataclasses.replace(preset({"encoder": "bert-nano", "decoder": "gpt2-nano"}.get(structure, "t5-nano")), vocab_size=99)
+    made = TASKS[objective](**fields)
+    arch = with_head(arch, made.head, len(getattr(made, "labels", ())) or int(made.head != "vocabulary"))
+    data = Data(sources=(WIKITEXT,), length=64, cross_documents=False)
+    return Run("my task", arch, made, data=data, steps=20, batch_size=4, init=Init("someone/base"))
+
+
+@pytest.mark.parametrize(
+    ("made", "tag", "auto", "remark"),
+    [
+        (task_run("classification", "encoder", labels=("a", "b")), "text-classification", "SequenceClassification", None),
+        (
+            task_run("classification", "decoder", problem="regression"),
+            "text-classification",
+            "SequenceClassification",
+            "read from the state of `</s>` behind the text",
+        ),
+        (task_run("tagging", "encoder", labels=("O", "B-X")), "token-classification", "TokenClassification", "first token"),
+        (task_run("seq2seq", "both", prompt="sum: {source}"), "text2text-generation", "Seq2SeqLM", '`"sum: {source}"`'),
+        (task_run("seq2seq", "both"), "text2text-generation", "Seq2SeqLM", None),
+        (task_run("completion", "decoder"), "text-generation", "CausalLM", 'form `"{source}\\n"`, filled in.'),
+        (task_run("completion", "decoder", bidirectional=True), "text-generation", "CausalLM", "in both directions"),
+    ],
+)
+def test_a_task_is_called_what_it_is(made, tag, auto, remark, tmp_path):
+    scores = {"loss": 0.5, "accuracy": 0.75, "macro_f1": 0.5, "macro_f1_interval": [0.4, 0.625], "examples": 872}
+    scores |= {"labels": {"a": {"f1": 0.5}}, "matthews": None, "scored": 900, "elapsed": 3.0, "tokens": 5}
+    folder = write(tmp_path, made)
+    rows = [{"kind": "evaluation", "split": "validation", "step": step, **scores} for step in (0, 20)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read(tmp_path, card.create(folder, 20, TOKENIZER, WORDS))
+    assert found.data.pipeline_tag == tag and f"AutoModelFor{auto}.from_pretrained" in found.text
+    assert card.task(made.arch).auto == f"AutoModelFor{auto}"
+    figures = {result.metric_type: (result.metric_value, result.task_type) for result in found.data.eval_results}
+    assert figures == {name: (scores[name], tag) for name in ("loss", "accuracy", "macro_f1")}
+    assert found.data.metrics == ["accuracy", "macro_f1"]
+    for said in (
+        "trained by Tercet from `someone/base` for 20 of 20 steps (80 rows)",
+        "Records; rows of 64 tokens hold up to 16 examples.",
+        "On the whole validation split, 872 examples. Intervals are over resampled examples.",
+        "| macro f1 | 0.5000 | 0.5000 | 0.4000 to 0.6250 |",
+        *([remark] if remark else []),
+    ):
+        assert said in found.text, said
+    for wrong in ("corrupted", "unigram", "perplexity", "one document a row", "tokens)", "elapsed", *([] if remark else ["\n- "])):
+        assert wrong not in found.text.partition("## Making")[0], wrong
+    assert ("accuracy on scored tokens" in found.text) == (made.arch.head == "vocabulary")
+
+
+def test_fields_of_an_objective_stay_in_their_table(tmp_path):
+    made = task_run("completion", "decoder", prompt="{source}\n\nAnswer: | ")
+    text = read(tmp_path, card.create(write(tmp_path, made), 20, TOKENIZER, WORDS)).text
+    assert '| `prompt` | `"{source}\\n\\nAnswer: \\| "` |' in text
+    made = task_run("classification", "encoder", labels=("very good", "bad"))
+    text = read(tmp_path, card.create(write(tmp_path, made), 20, TOKENIZER, WORDS)).text
+    assert '| `labels` | `"very good"`, `"bad"` |' in text and '| `pair` | `""` |' in text
