@@ -29,7 +29,7 @@ class Calibration(NamedTuple):
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Calibration:
-    """Return the calibration of predictions made with `confidence`, float[N] from 0 to 1, of which bool[N] are right."""
+    """Return the calibration of predictions with `confidence`, float[N] from 0 to 1, of which bool[N] are right."""
     confidence = np.asarray(confidence, np.float64)
     edges = np.linspace(0, 1, bins + 1)
     at = np.searchsorted(edges[1:-1], confidence, side="left")

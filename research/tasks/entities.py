@@ -158,7 +158,7 @@ def _averages(prefix: str, counts: Counts, resampled: Counts) -> dict[str, Any]:
 def _sizes(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> list[int]:
     """Return the words of each document, once they are known to have a tag each on both sides."""
     if len(gold) != len(predicted):
-        raise UserError(f"{len(gold)} documents are tagged, but there are predictions for {len(predicted)}: score the same")
+        raise UserError(f"{len(gold)} documents are tagged, but {len(predicted)} are predicted: score the same ones")
     for i, (truth, answers) in enumerate(zip(gold, predicted, strict=True)):
         if len(truth) != len(answers):
             raise UserError(f"document {i} has {len(truth)} words, but {len(answers)} predicted tags: give one a word")

@@ -49,7 +49,7 @@ def resampled_sums(values: np.ndarray, samples: int = SAMPLES, seed: int = 0) ->
 
 
 def percentiles(statistics: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the central `level` of `statistics`, float[samples, ...], along the first axis: float[...] each.
+    """Return the ends of the central `level` of float[samples, ...] along its first axis, float64[...] each.
 
     Resamples where the statistic is undefined (nan: a correlation of constants) are left out; nan where all are.
     """
@@ -101,8 +101,8 @@ def paired_difference(
     """Return how far system a's mean lies above b's on the same examples: (difference, low, high, p).
 
     Both systems are resampled together (Koehn, 2004, section 4). Where Koehn counts the resamples that a wins, p is
-    two-sided, as sacrebleu's: the share of resamples whose difference lies as far from the observed one as this lies from
-    0, the observed one counted in.
+    two-sided, as sacrebleu's: the share of resamples whose difference lies as far from the observed one as this lies
+    from 0, the observed one counted in.
 
     Args:
         a: float[N], scores of the first system, an example each.
@@ -116,7 +116,7 @@ def paired_difference(
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.ndim != 1 or a.shape != b.shape or not a.size:
-        raise ValueError(f"paired systems have a score each for the same examples, but these are {a.shape} and {b.shape}")
+        raise ValueError(f"paired systems have a score each for the same examples, not {a.shape} and {b.shape}")
     difference = float(np.mean(a - b))
     drawn = resampled_sums((a - b)[:, None], samples=samples, seed=seed)[:, 0] / len(a)
     low, high = percentiles(drawn, level)

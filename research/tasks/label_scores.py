@@ -76,8 +76,8 @@ def multi_label(gold: np.ndarray, probabilities: np.ndarray, names: Sequence[str
         seed: Of the resamples.
 
     Returns:
-        examples, subset_accuracy, macro_f1, micro_f1, ece, majority; labels: name -> precision, recall, f1, support; and
-        `<score>_interval`: [low, high].
+        examples, subset_accuracy, macro_f1, micro_f1, ece, majority; labels: name -> precision, recall, f1, support;
+        and `<score>_interval`: [low, high].
 
     Raises:
         UserError: There is no example, or a probability is not a number: the run diverged.
@@ -197,7 +197,7 @@ def _resampled_confusion(confusion: np.ndarray, seed: int) -> Counts:
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
-    """Return float[N] moved and scaled to lie around 0, at most 1 from it: sums of its squares are then exact enough."""
+    """Return float[N] moved and scaled to lie around 0, at most 1 from it, so that its sums of squares are exact."""
     values = values - np.mean(values)
     return values / max(np.max(np.abs(values)), np.finfo(np.float64).tiny)
 
@@ -220,7 +220,7 @@ def _ranked(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _resampled_ranks(drawn: np.ndarray, places: np.ndarray, distinct: int) -> np.ndarray:
-    """Return the rank of each example in a resample, from -1/2 to 1/2, float64[N]; those that tie share their mean rank."""
+    """Return the rank of each example in a resample, from -1/2 to 1/2, float64[N]; ties share their mean rank."""
     sizes = np.bincount(places, weights=drawn, minlength=distinct)
     return ((np.cumsum(sizes) - sizes / 2) / np.sum(drawn) - 0.5)[places]
 

@@ -52,8 +52,9 @@ def scores(
         result |= _corpus_score("tokenised_bleu", BLEU(tokenize="none", force=True), predictions, references, seed)
     result |= _corpus_score("chrf", CHRF(), predictions, references, seed)
     examples = rouge(predictions, references)
-    examples["exact_match"] = np.array([_exact(*pair) for pair in zip(predictions, references, strict=True)], np.float64)
-    examples["length_ratio"] = np.array([_length_ratio(*pair) for pair in zip(predictions, references, strict=True)])
+    pairs = list(zip(predictions, references, strict=True))
+    examples["exact_match"] = np.array([_exact(*pair) for pair in pairs], np.float64)
+    examples["length_ratio"] = np.array([_length_ratio(*pair) for pair in pairs])
     sums = resampled_sums(np.stack(list(examples.values()), axis=1), seed=seed)
     for (name, values), total in zip(examples.items(), sums.T, strict=True):
         result |= {name: float(np.mean(values)), f"{name}_interval": interval(total / len(predictions))}
@@ -86,14 +87,15 @@ def _corpus_score(
     name: str, metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]], seed: int
 ) -> dict[str, Any]:
     """Return a score of sacrebleu, its interval and its signature."""
-    # What corpus_score does, cut where it has counted: a score is a function of sums of each text's counts alone, so that
-    # resamples cost no second tokenizing. These methods are sacrebleu's own (Metric); a test holds them to corpus_score.
+    # What corpus_score does, cut where it has counted: a score is a function of sums of each text's counts alone, so
+    # resamples cost no second tokenizing. These methods are private to sacrebleu; a test holds them to corpus_score.
     padded = [list(texts) for texts in itertools.zip_longest(*references)]
     counts = np.array(metric._extract_corpus_statistics(list(predictions), padded))
     sums = resampled_sums(counts, seed=seed)
+    resampled = [metric._compute_score_from_stats(each).score for each in sums.tolist()]
     return {
         name: metric._compute_score_from_stats(counts.sum(axis=0).tolist()).score,
-        f"{name}_interval": interval(np.array([metric._compute_score_from_stats(each).score for each in sums.tolist()])),
+        f"{name}_interval": interval(np.array(resampled)),
         f"{name}_signature": str(metric.get_signature()),
     }
 

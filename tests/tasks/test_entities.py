@@ -147,7 +147,7 @@ def test_the_interval_resamples_documents_not_words():
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.lists(st.lists(st.tuples(*[st.sampled_from(["NN", "VB", "B-x", "O"])] * 2), min_size=1), min_size=1, max_size=5))
+@given(st.lists(st.lists(st.tuples(*[st.sampled_from(["NN", "VB", "B-x", "O"])] * 2), min_size=1), max_size=5))
 def test_parts_of_speech_are_scored_word_by_word(documents):
     documents.append([("NN", "NN")])
     gold, predicted = ([[pair[side] for pair in document] for document in documents] for side in (0, 1))
@@ -166,7 +166,7 @@ def test_which_tags_mark_entities():
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(UserError, match="document 1 has 2 words, but 1 predicted tags"):
         scores([["O"], ["O", "O"]], [["O"], ["O"]])
-    with pytest.raises(UserError, match="2 documents are tagged, but there are predictions for 1"):
+    with pytest.raises(UserError, match="2 documents are tagged, but 1 are predicted"):
         scores([["O"], ["O"]], [["O"]])
     with pytest.raises(UserError, match="no tagged words"):
         scores([[]], [[]])
@@ -178,5 +178,6 @@ def test_real_sentences_of_conll(data_folder):
     assert scores(tags, tags)["f1_interval"] == [1, 1]
     assert all(iobes_to_bio(bio_to_iobes(each)) == each for each in tags)
     # Support as Tjong Kim Sang and De Meulder (2003), table 2, count it.
-    support = {name: found["support"] for name, found in scores(tags, [["O"] * len(each) for each in tags])["types"].items()}
+    types = scores(tags, [["O"] * len(each) for each in tags])["types"]
+    support = {name: found["support"] for name, found in types.items()}
     assert support == {"LOC": 1668, "MISC": 702, "ORG": 1661, "PER": 1617}
