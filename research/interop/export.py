@@ -135,10 +135,14 @@ def as_published(arch: Arch, params: Mapping[str, Any], pad: int | None) -> tupl
 
 
 def _write_tokenizer(folder: pathlib.Path, tokenizer: Any, arch: Arch) -> None:
-    """Write the tokenizer, which gives no token types to a model that has no table of them: GPT-2 adds up tokens."""
+    """Write the tokenizer, which gives token types to the models that tell them apart and to no others.
+
+    BERT was trained to tell the two texts of a pair by them; GPT-2 of `transformers` would add them up as tokens.
+    """
     save(tokenizer, folder)
     inputs = [name for name in tokenizer.model_input_names if name != TYPES]
-    if arch.types < 2 and inputs != tokenizer.model_input_names:
+    inputs[1:1] = [TYPES] if arch.types > 1 else []
+    if inputs != tokenizer.model_input_names:
         path = folder / "tokenizer_config.json"
         _write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"model_input_names": inputs})
 
