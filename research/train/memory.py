@@ -10,16 +10,17 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from research.models.arch import Arch, validate
 from research.types import UserError
 
 if TYPE_CHECKING:
-    from research.config import Run
+    from research.config import Adapter, Run
 
 GIB = 2**30
+BLOCKS = 1000  # whose paths an adapter is asked about; of more, the share of these
 FACTORED = 128  # both sides of a matrix that Adafactor factors are at least this long: optax's default
 
 
@@ -67,28 +68,32 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     rows = -(-run.batch_size // (run.microbatches * ways))
     lengths = run.objective.lengths(run.data.length)
 
-    held = [(shape, 4 * math.prod(shape.shape) * shape.times // split(shape, mesh)) for shape in parameters(arch)]
-    weights = sum(size for _, size in held)
+    part = trained(run.adapter, arch)
+    sized = lambda shape: (shape, 4 * math.prod(shape.shape) * shape.times // split(shape, mesh))  # noqa: E731
+    held = [sized(shape) for shape in part.shapes]
+    learning = sum(size for _, size in held)
+    weights = sum(sized(shape)[1] for shape in parameters(arch)) + sum(sized(shape)[1] for shape in part.updates)
     slots = sum(_slots(run.optimizer.name, shape, size) for shape, size in held)
 
     cpu = platform == "cpu"
     small = 4 if cpu or run.compute.dtype == "float32" else 2
     remat = run.compute.remat and not cpu
-    kept = rows * activations(arch, lengths.source, lengths.target, small, mesh["tensor"], remat)
+    kept = rows * activations(arch, lengths.source, lengths.target, small, mesh["tensor"], remat, part.lowest)
     chunk, several = _chunk(arch.vocab_size, lengths.scored, rows, mesh["tensor"])
     table = 4 * arch.vocab_size * arch.width // (mesh["fsdp"] * mesh["tensor"])
-    carried = weights if run.microbatches > 1 else 0
+    table *= any(shape.path in ("tokens/embedding", "head/kernel") for shape in part.shapes)
+    carried = learning if run.microbatches > 1 else 0
     # At the loss: logits, their exponentials and their gradient; the table's gradient is carried from chunk to chunk.
     at_loss = {"gradients": carried + (table if several else 0), "activations": kept, "logits": 3 * chunk}
     updating = sum(_update(run.optimizer.name, shape, size) for shape, size in held)
-    updating += weights if mesh["data"] > 1 else 0  # what the other devices' gradients are summed into
+    updating += learning if mesh["data"] > 1 else 0  # what the other devices' gradients are summed into
     at_update = {"gradients": updating, "activations": 0, "logits": 0}
     moving = max(at_loss, at_update, key=lambda parts: sum(parts.values()))
     tokens = run.data.length + run.objective.lookahead + lengths.source + lengths.target + 2 * lengths.scored
     parts = {
         "parameters": weights,
         "optimizer": slots,
-        "averages": weights if run.ema else 0,
+        "averages": learning if run.ema else 0,
         **moving,
         "batch": 4 * tokens * -(-run.batch_size // ways),
     }
@@ -154,6 +159,44 @@ def parameters(arch: Arch) -> Iterator[Shape]:
             yield Shape("classifier/bias", (arch.labels,), 1)
 
 
+class Trained(NamedTuple):
+    """What gradients are taken of."""
+
+    shapes: list[Shape]
+    updates: list[Shape]  # those among them that a plain model has not: low-rank updates
+    lowest: int  # the lowest layer that has any (see `paths.layer`): no gradient goes below
+
+
+def trained(adapter: Adapter, arch: Arch) -> Trained:
+    """Return the parameters that `adapter` trains of a model of `arch`, those of like blocks together.
+
+    Raises:
+        UserError: As `adapter.plan`.
+    """
+    shapes = list(parameters(arch))
+    if adapter.method == "full":
+        return Trained(shapes, [], 0)
+    from research.models import lora
+    from research.train.adapter import plan
+    from research.train.paths import layer
+
+    names = {shape: [shape.path.replace("*", str(i)) for i in range(min(shape.times, BLOCKS))] for shape in shapes}
+    chosen = plan(adapter, arch, [path for paths in names.values() for path in paths])
+    targets = set(chosen.targets)
+
+    def times(shape: Shape, paths: Container[str]) -> int:
+        return sum(path in paths for path in names[shape]) * shape.times // len(names[shape])
+
+    whole = [shape._replace(times=n) for shape in shapes if (n := times(shape, chosen.trained))]
+    updates = []
+    for shape in shapes:
+        if n := times(shape, targets):
+            place = shape.path.removesuffix("kernel")
+            updates.append(Shape(f"{place}{lora.A}", (shape.shape[0], adapter.rank), n))
+            updates.append(Shape(f"{place}{lora.B}", (adapter.rank, shape.shape[1]), n))
+    return Trained(whole + updates, updates, min(layer(arch, path) for path in {*chosen.trained, *targets}))
+
+
 def split(shape: Shape, mesh: dict[str, int]) -> int:
     """Return over how many devices the sharding table spreads a parameter; an axis that does not divide is left out."""
     from research.train.sharding import RULES
@@ -191,15 +234,19 @@ def _orthogonal(shape: Shape) -> bool:
     return "/block_" in shape.path and shape.path.endswith("kernel")
 
 
-def activations(arch: Arch, source: int, target: int, small: int, tensor: int, remat: bool) -> int:
+def activations(
+    arch: Arch, source: int, target: int, small: int, tensor: int, remat: bool, lowest: int = 0
+) -> int:
     """Return the bytes that one row keeps for its backward pass, the vocabulary projection apart.
 
     Elements per token and block, as XLA keeps them in a step of ours: 9.5 D, 4 A, 3 F (2 with ReLU, whose sign is in
     its output), and 2.75 for each head and key; dropout makes that 10 D and 4 for each head and key, and one F more
     where it is inside the feed-forward block. A block with cross-attention adds 5 D and 2 A for each target and 2 A for
     each source token. Around the blocks, 5 D a token, and 3 D more where embeddings are normalised. Scores are float32
-    whatever the type of the rest. Against the compiled steps of 59 shapes on one CPU device (four families, optimizers,
-    microbatches, bfloat16), whole estimates are between 6 % below and 15 % above, and mostly within 1 %.
+    whatever the type of the rest. Blocks below the `lowest` layer that is trained keep nothing; those above it are
+    counted as if all of each were trained, a little too much. Against the compiled steps of 59 shapes, all trained, on
+    one CPU device (four families, optimizers, microbatches, bfloat16), whole estimates are between 6 % below and 15 %
+    above, and mostly within 1 %.
     """
     heads, inner = arch.heads / tensor, arch.attention_width / tensor
     wide = (3 - (arch.activation == "relu") + bool(arch.activation_dropout) + arch.gated) * arch.mlp_width / tensor
@@ -216,8 +263,12 @@ def activations(arch: Arch, source: int, target: int, small: int, tensor: int, r
         inputs = small * arch.width * tokens * layers
         return min(layers * one, inputs + one) if remat else layers * one
 
+    def keeping(layers: int, first: int) -> int:  # one block, at least, is being computed
+        return min(layers, max(1, first + layers - lowest))
+
+    encoder, decoder = keeping(arch.encoder_layers, 1), keeping(arch.depth, arch.encoder_layers + 1)
     around = small * (5 + 3 * arch.embedding_norm) * arch.width * (source + target)
-    return int(around + stack(source, arch.encoder_layers) + stack(target, arch.depth, source))
+    return int(around + stack(source, encoder) + stack(target, decoder, source))
 
 
 def _chunk(vocabulary: int, scored: int, rows: int, tensor: int) -> tuple[int, bool]:
