@@ -118,6 +118,11 @@ class Rows:
         """Rows of an epoch; for a mixture, of all sources together."""
         return int(self.counts.sum())
 
+    @property
+    def mixed(self) -> bool:
+        """Whether these are several sources, so that an epoch in order is not what training reads."""
+        return len(self.corpora) > 1
+
     @cached_property
     def _shares(self) -> tuple[int, ...]:
         """Rows that each source gives in a period."""

@@ -128,7 +128,7 @@ class Text(NamedTuple):
     folder: Callable[[], pathlib.Path]  # with documents.jsonl (one JSON string a line) and report.json
 
     def documents(self) -> Iterator[str]:
-        """Yield the documents; see `_valid` in packing for the surrogates."""
+        """Yield the documents; see `valid` in packing for the surrogates."""
         with open(self.folder() / "documents.jsonl", encoding="utf-8", errors="surrogatepass") as lines:
             yield from map(json.loads, lines)
 

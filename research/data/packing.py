@@ -125,7 +125,7 @@ class Encoder:
     ) -> None:
         if unknown and tokenizer.unk_token_id is None:
             raise UserError(f"the tokenizer has no unknown token to stand for {unknown!r}: leave --data.unknown empty")
-        self.backend = _plain_copy(tokenizer, marked=bool(unknown))
+        self.backend = plain_copy(tokenizer, marked=bool(unknown))
         self.template, self.unknown = framing == "template", unknown
         self.unk = -1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id
         self.ids = np.arange(max(known.size, self.backend.get_vocab_size()) + 2)  # what each id of the copy becomes
@@ -142,7 +142,7 @@ class Encoder:
                 self.ending = [known.eos]
 
     def __call__(self, documents: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        texts = [document if document.isascii() else _valid(document) for document in documents]
+        texts = [document if document.isascii() else valid(document) for document in documents]
         if self.unknown:
             texts = [text.replace(" " + self.unknown, SPACED).replace(self.unknown, UNKNOWN) for text in texts]
         found = self.backend.encode_batch(texts, add_special_tokens=self.template)
@@ -185,7 +185,7 @@ class Encoder:
         return np.concatenate([[0], np.cumsum(sizes)])
 
 
-def _plain_copy(tokenizer: PreTrainedTokenizerFast, marked: bool) -> tokenizers.Tokenizer:
+def plain_copy(tokenizer: PreTrainedTokenizerFast, marked: bool = False) -> tokenizers.Tokenizer:
     """Return a copy of the tokenizer that cuts and pads nothing, reads special tokens as text, knows the markers."""
     from tokenizers import AddedToken, Tokenizer
 
@@ -198,7 +198,7 @@ def _plain_copy(tokenizer: PreTrainedTokenizerFast, marked: bool) -> tokenizers.
     return backend
 
 
-def _valid(text: str) -> str:
+def valid(text: str) -> str:
     """Return `text` with lone surrogates, which JSON can smuggle in and UTF-8 cannot hold, replaced."""
     try:
         text.encode()

@@ -31,7 +31,7 @@ def records(source: Source, split: Split) -> Iterator[Row]:
     in two splits.
 
     Raises:
-        UserError: the source does not exist or cannot be read, a record is broken, or there is none; names file and line.
+        UserError: the source does not exist or cannot be read, a record is broken, or there is none; names file, line.
     """
     check(source)
     part: Part | None = None

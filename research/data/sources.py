@@ -83,9 +83,7 @@ def documents(source: Source, split: Split) -> Iterator[str]:
         found: Iterable[str] = pydocs.documents(split)
     elif where == "hub":
         wanted, part = hub_split(source, split)
-        found = _held_out(
-            source, lambda: _cut(hub.texts(source.path, source.name, wanted, source.column), source.boundary, "\n"), part
-        )
+        found = _held_out(source, lambda: _hub(source, wanted), part)
     else:
         files, part = local_files(source, split)
         found = _held_out(source, lambda: _read(files, source), part)
@@ -169,6 +167,10 @@ def kind(source: Source) -> Literal["pydocs", "hub", "local"]:
         return "hub"
     present = sorted(map(str, path.parent.iterdir())) if path.parent.is_dir() else []
     raise UserError(f"{source.path}: no such file or folder{did_you_mean(str(path), present) or ': check the path'}")
+
+
+def _hub(source: Source, wanted: str) -> Iterator[str]:
+    return _cut(hub.texts(source.path, source.name, wanted, source.column), source.boundary, "\n")
 
 
 def hub_split(source: Source, split: Split) -> tuple[str, Part | None]:

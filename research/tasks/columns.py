@@ -1,0 +1,125 @@
+"""Columns of records: which one holds what, and the values in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from research.data.files import type_of
+from research.data.records import Row
+from research.types import UserError
+
+UNTOLD = (None, -1, "-1", "")
+"""How published test splits hide their labels: GLUE has -1, others null or nothing."""
+
+
+def named(row: Row) -> list[str]:
+    """Return the names of a record's columns, those inside a structure dotted: translation.en."""
+    return list(_named(row.fields, ""))
+
+
+def _named(fields: dict[str, Any], before: str) -> Iterable[str]:
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            yield from _named(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
+
+
+def guess(row: Row, field: str, known: Sequence[str], but: Sequence[str] = ()) -> str:
+    """Return the first of the `known` columns that a record has, those in `but` apart.
+
+    Raises:
+        UserError: it has none of them; names those that it has, and the objective's `field` to set.
+    """
+    names = named(row)
+    found = next((name for name in known if name in names and name not in but), "")
+    if not found:
+        raise UserError(
+            f"{row.place}: no column is called {known[0]} or alike, only {', '.join(map(repr, names))}: "
+            f"set objective.{field}"
+        )
+    return found
+
+
+def has(row: Row, column: str) -> bool:
+    """Return whether a record has `column`, which may be dotted."""
+    return column in row.fields or column in named(row)
+
+
+def value(row: Row, column: str, field: str) -> Any:
+    """Return what `column` of a record holds.
+
+    Raises:
+        UserError: there is no such column; names those that there are, and the objective's `field` to set.
+    """
+    if column in row.fields:
+        return row.fields[column]
+    found: Any = row.fields
+    for part in column.split("."):
+        if not isinstance(found, dict) or part not in found:
+            present = ", ".join(map(repr, named(row)))
+            raise UserError(f"{row.place}: no column {column!r}, only {present}: set objective.{field}")
+        found = found[part]
+    return found
+
+
+def text(row: Row, column: str, field: str) -> str:
+    """Return the text of `column`, empty where it is null.
+
+    Raises:
+        UserError: there is no such column, or it holds something else than text.
+    """
+    found = value(row, column, field)
+    if found is not None and not isinstance(found, str):
+        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not text: set objective.{field}")
+    return found or ""
+
+
+def only_text(row: Row, column: str, field: str) -> str:
+    """Return the text of `column`, or of the record's one column whatever its name, as lines of plain text have."""
+    if not has(row, column) and len(row.fields) == 1:
+        column = next(iter(row.fields))
+    return text(row, column, field)
+
+
+def strings(row: Row, column: str, field: str) -> list[str]:
+    """Return the list of strings that `column` holds, empty where it is null; whole numbers and truth values by name.
+
+    Raises:
+        UserError: there is no such column, or it holds something else.
+    """
+    found = value(row, column, field)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not a list: set objective.{field}")
+    return [name_of(each, row, column, field) for each in found]
+
+
+def name_of(label: Any, row: Row, column: str, field: str) -> str:
+    """Return how a label is called: a string as it stands, 3 and 3.0 are "3", true is "true".
+
+    Raises:
+        UserError: it is something else: null, a fraction, a list.
+    """
+    if isinstance(label, str):
+        return label
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
+        return str(int(label))
+    said = "NaN" if isinstance(label, float) and math.isnan(label) else repr(label)[:40]
+    raise UserError(
+        f"{row.place}: {said} in column {column!r} is not the name of a label: mend it or set objective.{field}"
+    )
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return labels sorted: as numbers if all are, else as text."""
+    found = sorted(set(labels))
+    try:
+        return tuple(sorted(found, key=float))
+    except ValueError:
+        return tuple(found)
