@@ -136,7 +136,8 @@ def regression(gold: np.ndarray, predicted: np.ndarray, seed: int = 0) -> dict[s
         drawn = drawn.astype(np.float64)
         # Ranks are taken anew in every resample: those of the whole would be too certain.
         ranks = [_resampled_ranks(drawn, *each) for each in ranked]
-        return np.array([_correlation(drawn, *standard), _correlation(drawn, *ranks), *(errors @ drawn / len(gold))])
+        correlations = _correlation(drawn, *standard), _correlation(drawn, *ranks)
+        return np.array([*correlations, *(_dot(errors, drawn) / len(gold))])
 
     constant = np.ptp(gold) == 0 or np.ptp(predicted) == 0
     with warnings.catch_warnings():
@@ -207,10 +208,15 @@ def _correlation(drawn: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     n = np.sum(drawn)
     weighted_a, weighted_b = drawn * a, drawn * b
     mean_a, mean_b = np.sum(weighted_a) / n, np.sum(weighted_b) / n
-    spread_a, spread_b = weighted_a @ a / n - mean_a**2, weighted_b @ b / n - mean_b**2
+    spread_a, spread_b = _dot(weighted_a, a) / n - mean_a**2, _dot(weighted_b, b) / n - mean_b**2
     if min(spread_a, spread_b) < 1e-14:  # what is constant in a resample keeps a spread of rounding errors
         return np.nan
-    return float((weighted_a @ b / n - mean_a * mean_b) / np.sqrt(spread_a * spread_b))
+    return float((_dot(weighted_a, b) / n - mean_a * mean_b) / np.sqrt(spread_a * spread_b))
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the sums of float[..., N] times float[N]; `@` starts threads, which wait long on a busy machine."""
+    return np.einsum("...i,i->...", a, b)
 
 
 def _ranked(values: np.ndarray) -> tuple[np.ndarray, int]:
