@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python -m research export runs/x exported/x
   python -m research export runs/x exported/x --checkpoint best
   python -m research export runs/x exported/raw --raw
+  python -m research export runs/x exported/x --adapter
 
 Then, in any program: transformers.AutoModelForCausalLM.from_pretrained("exported/x"), or MaskedLM, or Seq2SeqLM."""
 
@@ -26,28 +27,56 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folder", type=pathlib.Path, help="new folder, or an empty one")
     parser.add_argument("--checkpoint", default="latest", help="latest, best (by validation loss), or a step")
     parser.add_argument("--raw", action="store_true", help="the raw parameters of a run that kept a moving average")
+    parser.add_argument("--adapter", action="store_true", help="low-rank updates alone, as PEFT loads them")
     options = parser.parse(arguments)
     if options.checkpoint not in ("best", "latest") and not options.checkpoint.isdecimal():
         raise UserError(f"--checkpoint: '{options.checkpoint}' is not best, latest or a step")
     if not (options.run / "run.json").is_file():
         raise UserError(f"no run in {options.run}: there is no run.json; give the folder that train wrote (--out)")
 
-    from research.interop.card import TASKS
+    from research.interop.card import task
     from research.interop.export import check_free
 
     check_free(options.folder)
     check_writable(options.folder.absolute().parent, "FOLDER")
+    if options.adapter:
+        check_adapter(options.run)
 
     from research.train.restore import load_run  # jax
 
     loaded = load_run(options.run, options.checkpoint, raw=options.raw)
-    remarks = export(options.run, loaded, options.folder, raw=options.raw)
-    auto = TASKS[loaded.run.arch.structure].auto
+    load = f"transformers.{task(loaded.run.arch).auto}.from_pretrained"
+    if options.adapter:
+        from research.interop import peft
+
+        run = loaded.run
+        peft.write(options.folder, run.arch, run.adapter, loaded.params, loaded.trainable, run.init.path)
+        load, remarks = f'peft.PeftModel.from_pretrained({load}("{run.init.path}")', []
+        said = f'{load}, "{options.folder}")'
+    else:
+        remarks = export(options.run, loaded, options.folder, raw=options.raw)
+        said = f'{load}("{options.folder}")'
     print(f"step {loaded.step:,} of {options.run} -> {options.folder}")
-    print(f'transformers.{auto}.from_pretrained("{options.folder}")')
+    print(said)
     for remark in remarks:
         print(f"note: {remark}")
     return 0
+
+
+def check_adapter(run: pathlib.Path) -> None:
+    """Refuse a run that has no low-rank updates, or no base that they belong to.
+
+    Raises:
+        UserError: The run was trained otherwise, or from nothing; export the whole model.
+    """
+    from research.config import from_json
+    from research.report.logs import read_run
+
+    held = from_json(read_run(run)["resolved"])
+    if held.adapter.method != "lora":
+        raise UserError(f"--adapter: {run} has adapter.method {held.adapter.method}, not lora: leave it out")
+    if not held.init.path:
+        raise UserError(f"--adapter: {run} began with fresh parameters (init.path is empty), no base: leave it out")
 
 
 def export(run: pathlib.Path, loaded: Loaded, folder: pathlib.Path, *, raw: bool = False) -> list[str]:
