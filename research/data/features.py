@@ -23,9 +23,6 @@ def _named(feature: Any, value: Any) -> Any:
         return feature.int2str(value) if isinstance(value, int) and value >= 0 else value
     if isinstance(feature, dict):
         return {key: _named(feature.get(key), each) for key, each in value.items()}
-    inner = getattr(feature, "feature", None)
-    if isinstance(inner, dict) and isinstance(value, dict):  # a Sequence of structures reads as lists under each name
-        return {key: [_named(inner.get(key), one) for one in each] for key, each in value.items()}
-    if inner is not None and isinstance(value, list):
-        return [_named(inner, each) for each in value]
+    if isinstance(value, list):
+        return [_named(getattr(feature, "feature", None), each) for each in value]
     return value

@@ -33,9 +33,9 @@ def texts(path: pathlib.Path, column: str) -> Iterator[str]:
         UserError: the file cannot be opened, is not UTF-8, has a broken line or lacks the column.
     """
     if suffix(path).startswith(".txt"):
-        for _, line in _lines(path):
-            if isinstance(line, UserError):
-                raise line
+        for _, line, wrong in _lines(path):
+            if wrong:
+                raise wrong
             yield line
     else:
         for number, record in READERS[suffix(path).removesuffix(".gz")](path):
@@ -75,23 +75,24 @@ def place(path: pathlib.Path, number: int) -> str:
     return f"{path}: row {number}" if suffix(path) == ".parquet" else f"{path}:{number}"
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[int, str | UserError]]:
-    """Yield (line number from 1, line with its newline)."""
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, str, UserError | None]]:
+    """Yield (line number from 1, line with its newline, what is wrong with it)."""
     number = 0
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
                 if number == 1:
                     raw = raw.removeprefix(BYTE_ORDER_MARK)
+                wrong = None
                 try:
                     line = raw.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    yield number, UserError(
+                    line = raw.decode("utf-8", "replace")
+                    wrong = UserError(
                         f"{path}:{number}: not UTF-8 (byte {error.object[error.start]:#04x}): "
                         "convert the file, for example with iconv -f latin1 -t utf-8"
                     )
-                    continue
-                yield number, line[:-2] + "\n" if line.endswith("\r\n") else line
+                yield number, line[:-2] + "\n" if line.endswith("\r\n") else line, wrong
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: not a whole gzip file ({error}): fetch it anew") from None
     except OSError as error:
@@ -99,14 +100,14 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str | UserError]]:
 
 
 def _text(path: pathlib.Path) -> Iterator[Read]:
-    for number, line in _lines(path):
-        yield number, line if isinstance(line, UserError) else {"text": line.rstrip("\n")}
+    for number, line, wrong in _lines(path):
+        yield number, wrong or {"text": line.rstrip("\n")}
 
 
 def _json_lines(path: pathlib.Path) -> Iterator[Read]:
-    for number, line in _lines(path):
-        if isinstance(line, UserError):
-            yield number, line
+    for number, line, wrong in _lines(path):
+        if wrong:
+            yield number, wrong
         elif line.strip():
             try:
                 record = json.loads(line)
@@ -126,28 +127,29 @@ ENDED: Any = object()
 
 def _csv(path: pathlib.Path) -> Iterator[Read]:
     csv.field_size_limit(2**31 - 1)  # 131,072 characters by default, which a document may well have
-    wrong: list[UserError] = []
+    met: list[UserError] = []  # in the lines of the record that is being read
 
     def lines() -> Iterator[str]:
-        for _, line in _lines(path):
-            if isinstance(line, UserError):
-                wrong.append(line)
-            yield "\ufffd" if isinstance(line, UserError) else line
+        for _, line, wrong in _lines(path):
+            met.extend([wrong] if wrong else [])
+            yield line
 
     reader = csv.DictReader(lines(), restval=ENDED)
+    try:
+        reader.fieldnames  # noqa: B018, reads the header
+    except csv.Error as error:
+        raise UserError(f"{path}:1: not CSV ({error}): mend the header") from None
+    if met:
+        raise met[0]
     while True:
         try:
             record: Fields | UserError | None = next(reader, None)
         except csv.Error as error:
             record = UserError(f"{path}:{reader.line_num}: not CSV ({error}): mend or remove the line")
-        if wrong and reader.fieldnames and "\ufffd" in reader.fieldnames:
-            raise wrong[0]
         if record is None:
             return
-        if wrong:  # one of the lines of this record
-            record = wrong[0]
-            wrong.clear()
-        yield reader.line_num, record
+        yield reader.line_num, met[0] if met else record
+        met.clear()
 
 
 def _parquet(path: pathlib.Path) -> Iterator[Read]:

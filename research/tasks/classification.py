@@ -208,6 +208,24 @@ def arrays(
     return made
 
 
+class Answers:
+    """The answers to examples, gathered from rows in any order and batches of any size."""
+
+    def __init__(self, objective: Classification, table: Table) -> None:
+        self.objective, self.table = objective, table
+        self._found: dict[int, np.ndarray | float] = {}
+
+    def add(self, index: np.ndarray, logits: np.ndarray) -> None:
+        """Take what a model said of the rows numbered `index`, int64[B]: logits float32[B, K, N]; of a row that is met
+        twice the first counts."""
+        for number, answer in predictions(self.objective, self.table, index[::-1], logits[::-1]).items():
+            self._found.setdefault(number, answer)
+
+    def found(self) -> dict[int, np.ndarray | float]:
+        """Return {example: float32[N] probabilities, or the number}, of the examples that have been met."""
+        return dict(sorted(self._found.items()))
+
+
 def predictions(
     objective: Classification, table: Table, index: np.ndarray, logits: np.ndarray
 ) -> dict[int, np.ndarray | float]:

@@ -26,6 +26,7 @@ from research.data.tokenizer import load, save, train, vocabulary
 from research.tasks import TASKS
 from research.tasks.coder import Coder
 from research.tasks.items import Items
+from research.tasks.prompts import fields
 from research.tasks.rows import Rows, Table, read
 from research.types import Objective, Split, Structure, UserError, Vocabulary
 
@@ -160,21 +161,17 @@ def encode_rows(
                 wrong[number] = str(error)
     made = task.arrays(objective, items, length, coder.known, _in_memory) if len(items) else {}
     if not made:  # nothing to read: a table without a row, of the right arrays
-        task.encode(objective, coder, length, structure, [(0, _nothing(task, objective))], items)
+        task.encode(objective, coder, length, structure, [(0, task.example(objective, _blank(objective), False))], items)
         made = task.arrays(objective, items, length, coder.known, _in_memory)
         made = {name: array[:0] for name, array in made.items()}
     return Table("rows", made, examples, dict(counts), task.fill(coder.known)), wrong
 
 
-def _nothing(task: Any, objective: Objective) -> dict[str, Any]:
-    values = {"text": "", "pair": "", "words": ["."], "source": "", "columns": Counter(), "label": None}
-    return values | {"place": "", "columns": {name: "" for name in _template_columns(objective)}}
-
-
-def _template_columns(objective: Objective) -> list[str]:
-    from research.tasks.prompts import fields
-
-    return fields(getattr(objective, "prompt", ""))
+def _blank(objective: Objective) -> Row:
+    """Return a record with nothing in it that can be read."""
+    columns = [getattr(objective, name, "") for name in ("text", "pair", "source")]
+    blank: dict[str, Any] = dict.fromkeys([*columns, *fields(getattr(objective, "prompt", ""))], "")
+    return Row("", 0, blank | {getattr(objective, "words", ""): ["."]})
 
 
 def _in_memory(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -241,15 +241,16 @@ class Tags:
         self._ids: dict[int, dict[int, int]] = {}
 
     def add(self, index: np.ndarray, logits: np.ndarray) -> None:
-        """Take what a model said of the rows numbered `index`, int64[B]: logits float32[B, L, N]."""
+        """Take what a model said of the rows numbered `index`, int64[B]: logits float32[B, L, N]; of a row that is met
+        twice the first counts."""
         found = self.table.pick(index, ["example", "word"])
         decides = found["word"] >= 0
         best = np.argmax(np.asarray(logits)[decides], axis=-1)
         for number, word, tag in zip(found["example"][decides], found["word"][decides], best, strict=True):
-            self._ids.setdefault(int(number), {})[int(word)] = int(tag)
+            self._ids.setdefault(int(number), {}).setdefault(int(word), int(tag))
 
     def found(self) -> dict[int, list[str]]:
-        """Return {example: the tag of each word}, of the examples whose words have all been met."""
+        """Return {example: the tag of each word}, of the examples with words that have all been met."""
         labels, result = self.objective.labels, {}
         for number, tags in sorted(self._ids.items()):
             count = len(self.table.examples[number]["words"])
