@@ -14,6 +14,7 @@ import inspect
 import pathlib
 import platform
 import re
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,22 @@ def documents(split: Split) -> Iterator[str]:
     for module in modules():
         if module.key % 100 in SHARES[split]:
             yield from read(module)
+
+
+def records(split: Split) -> Iterator[dict[str, str]]:
+    """Yield {"text", "package"} of every document, in the order of `documents`: what a topic is told from.
+
+    The package is the one that `import` names first; all of the standard library is "python".
+
+    Raises:
+        UserError: as `documents`.
+    """
+    for module in modules():
+        if module.key % 100 in SHARES[split]:
+            top = module.name.partition(".")[0]
+            package = "python" if top in sys.stdlib_module_names or module.name == TOPICS else top
+            for text in read(module):
+                yield {"text": text, "package": package}
 
 
 def modules() -> list[Module]:

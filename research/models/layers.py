@@ -111,7 +111,7 @@ def embed(
     """Return token vectors [B, T, D] with positions and types added, and normalised; tables belong to the caller.
 
     Without `positions`, int32[B, T], tokens are numbered from 0 within their document; without `types`, int32[B, T],
-    all are of type 0.
+    all are of type 0, as they are where there is no other (RoBERTa).
     """
     length = x.shape[1]
     if arch.positions == "learned":
@@ -127,5 +127,5 @@ def embed(
         x = x + table(slice(first, first + length) if positions is None else first + positions)
     if arch.types:
         table = Embedding(arch.types, arch.width, dtype, name="types")
-        x = x + table(slice(0, 1) if types is None else types)
+        x = x + table(slice(0, 1) if types is None or arch.types < 2 else types)
     return norm(arch, dtype, "embedding_norm")(x) if arch.embedding_norm else x

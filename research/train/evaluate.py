@@ -18,8 +18,11 @@ import numpy as np
 from research.config import Loss, Run
 from research.data.batches import Rows
 from research.keys import key
+from research.models.heads import project
+from research.tasks import judge
+from research.tasks.rows import Rows as TaskRows
 from research.train import sharding
-from research.train.step import Trainer, examples, loss_sums
+from research.train.step import Trainer, examples, last_states, loss_sums
 from research.types import Record, Vocabulary
 
 UNIGRAM = "unigram.npy"  # in a run's folder: what `unigram_nll` returned when it began
@@ -32,15 +35,21 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
     """Return evaluate(params, rows, limit=0, unigram=None) -> scores over `rows`, or `limit` of them."""
     placed = sharding.batch_sharding(trained.mesh)
     whole = sharding.replicated(trained.mesh)
+    labelled = run.arch.head != "vocabulary"
 
-    def sums(params: Any, record: Record, row: jax.Array, unigram: jax.Array) -> dict[str, jax.Array]:
+    def sums(
+        params: Any, record: Record, row: jax.Array, unigram: jax.Array | None
+    ) -> tuple[dict[str, jax.Array], jax.Array | None]:
+        params = sharding.gathered(params, trained.mesh)
         example = examples(run, vocabulary, _keys(row), record)
-        found = loss_sums(run, trained.model, sharding.gathered(params, trained.mesh), example, Loss(), trained.mesh)
+        states = last_states(run, trained.model, params, example)
+        found = loss_sums(run, params, states, example, Loss(), trained.mesh)
         result = {"nll": found.nll, "correct": found.correct, "weight": found.weight}
-        result["unigram"] = jnp.sum(example.weights * unigram[example.targets])
+        if unigram is not None:
+            result["unigram"] = jnp.sum(example.weights * unigram[example.targets])
         if run.objective.likelihood:  # targets are the row's own tokens, shifted: their bytes are known
             result["bytes"] = jnp.sum(jnp.where(example.weights > 0, record["bytes"][:, run.objective.lookahead :], 0))
-        return result
+        return result, project(run.arch, params, states) if labelled else None
 
     params_placed = trained.parameters
     compiled = jax.jit(
@@ -49,23 +58,28 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
         out_shardings=whole,
     )
 
-    def evaluate(params: Any, rows: Rows, limit: int = 0, unigram: np.ndarray | None = None) -> dict[str, Any]:
-        baseline = jnp.zeros(trained.model.arch.vocab_size) if unigram is None else jnp.asarray(unigram, jnp.float32)
+    def evaluate(params: Any, rows: Rows | TaskRows, limit: int = 0, unigram: np.ndarray | None = None) -> dict[str, Any]:
+        baseline = None if unigram is None else jnp.asarray(unigram, jnp.float32)
         totals: dict[str, float] = {}
-        pending: list[Any] = []
+        answers = judge.Outputs(run.objective, rows.table) if labelled else None
+        pending: list[tuple[np.ndarray, Any]] = []
 
         def fetch() -> None:  # added up in float64, in order
-            for found in jax.device_get(pending):
+            for index, outputs in pending:
+                found, logits = jax.device_get(outputs)
                 for name, value in found.items():
                     totals[name] = totals.get(name, 0.0) + float(value)
+                if answers:
+                    answers.add(index, logits)
             pending.clear()
 
         for record, index in batches(rows, run.batch_size // run.microbatches, limit):
-            pending.append(compiled(params, trained.place(record), trained.place(index), baseline))
+            pending.append((index, compiled(params, trained.place(record), trained.place(index), baseline)))
             if len(pending) == AHEAD:
                 fetch()
         fetch()
-        return scores(totals, with_unigram=unigram is not None)
+        found = scores(totals, run)
+        return found | judge.scores(run.objective, rows.table.examples, answers.found()) if answers else found
 
     return evaluate
 
@@ -76,7 +90,7 @@ def _keys(row: jax.Array) -> jax.Array:
 
 def _training_rows(rows: Rows, size: int):
     """Yield (record, row indices) over an epoch, a mixture in its own shares, or UNIGRAM_ROWS rows of it."""
-    if len(rows.corpora) == 1:
+    if not rows.mixed:
         yield from batches(rows, size, UNIGRAM_ROWS)
         return
     mixed = dataclasses.replace(rows, batch_size=size, seed=EVALUATION_SEED)
@@ -95,23 +109,23 @@ def batches(rows: Rows, size: int, limit: int = 0):
         record = rows.pick(index, with_bytes=True)
         missing = size - len(index)
         if missing:
-            record = {name: np.pad(value, ((0, missing), (0, 0))) for name, value in record.items()}
+            record = {
+                name: np.pad(value, ((0, missing), *[(0, 0)] * (value.ndim - 1))) for name, value in record.items()
+            }
         yield record, np.pad(index, (0, missing)).astype(np.int32)
 
 
-def scores(totals: dict[str, float], with_unigram: bool) -> dict[str, Any]:
-    """Return loss (nats a scored token), perplexity, accuracy, and where defined bits per byte and the baseline."""
+def scores(totals: dict[str, float], run: Run) -> dict[str, Any]:
+    """Return loss (nats a scored token or label), and where defined perplexity, accuracy, bits per byte, the baseline."""
     weight = max(totals["weight"], 1e-8)
     loss = totals["nll"] / weight
-    result: dict[str, Any] = {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
-        "accuracy": totals["correct"] / weight,
-        "scored": int(totals["weight"]),
-    }
+    result: dict[str, Any] = {"loss": loss}
+    if run.arch.head == "vocabulary":
+        result |= {"perplexity": math.exp(min(loss, 700.0)), "accuracy": totals["correct"] / weight}
+    result["scored"] = int(totals["weight"])
     if totals.get("bytes"):
         result["bits_per_byte"] = totals["nll"] / math.log(2) / totals["bytes"]
-    if with_unigram:
+    if "unigram" in totals:
         result["unigram_loss"] = totals["unigram"] / weight
     return result
 
@@ -125,6 +139,6 @@ def unigram_nll(run: Run, vocabulary: Vocabulary, rows: Rows, size: int) -> np.n
     made = jax.jit(lambda record, row: examples(run, vocabulary, _keys(row), record)[1:])
     counts = np.ones(size, np.float64)
     for record, index in _training_rows(rows, 512):
-        targets, weights = made({k: record[k] for k in ("tokens", "segments")}, index)
+        targets, weights = made({name: value for name, value in record.items() if name != "bytes"}, index)
         counts += np.bincount(np.ravel(targets), np.ravel(weights).astype(np.float64), minlength=size)[:size]
     return np.log(counts.sum()) - np.log(counts)

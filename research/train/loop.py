@@ -18,7 +18,7 @@ import numpy as np
 from research.config import Run, differences, from_json, to_json
 from research.data.tokenizer import save as save_tokenizer
 from research.report import logs
-from research.train import metrics, origin
+from research.train import adapter, metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM
 from research.train.progress import Progress
@@ -83,6 +83,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
             memory=session.estimate.parts,
             padding=padding(run),
         )
+        if session.run.adapter.method != "full":
+            print(adapter.summary(session.run, session.trainer.parameters, session.trainer.shapes))
         return _steps(session, state, start, log, checkpoints, baseline(session, folder), logs.read(folder))
 
 
@@ -156,7 +158,8 @@ def _steps(
     def evaluate(state: State, step: int) -> float:
         params = session.trainer.merge(state.averages if run.ema else state.trainable, state.frozen)
         scores = session.evaluate(params, validation, run.evaluate_rows, unigram)
-        write("evaluation", step, {"split": "validation", **scores})
+        short = {name: value for name, value in scores.items() if name != "confusion"}
+        write("evaluation", step, {"split": "validation", **short})
         progress.note(f"step {step}: validation {summary(scores, run.best_by)}")
         costs.append(cost_of(run, scores))
         return costs[-1]

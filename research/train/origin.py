@@ -11,11 +11,12 @@ import jax
 from research.config import Run, from_json
 from research.interop import config_json, folder
 from research.interop.positions import resize_positions
-from research.models.arch import Arch
-from research.models.paths import flatten
+from research.models.arch import Arch, with_head
+from research.models.paths import flatten, unflatten
 from research.models.rules import HEADS
+from research.models.transformer import parameter_shapes
 from research.report import logs
-from research.types import UserError
+from research.types import HeadKind, UserError
 
 OWN = ("dropout", "attention_dropout", "activation_dropout", "init")  # fields of arch that stay the run's
 
@@ -28,7 +29,7 @@ def resolve(run: Run) -> Run:
     """
     if not run.init.path:
         return run
-    arch = _held(run.init.path)
+    arch = with_head(_held(run.init.path, run.objective.head), run.objective.head)
     own = {name: getattr(run.arch, name) for name in OWN}
     if run.init.positions == "resize":
         own["max_length"] = run.arch.max_length
@@ -62,13 +63,17 @@ def parameters(run: Run, shardings: Any) -> tuple[dict[str, jax.Array], list[str
     """
     if not run.init.path:
         return {}, []
-    held = dataclasses.replace(run.arch, max_length=_held(run.init.path).max_length)
+    held = dataclasses.replace(run.arch, max_length=_held(run.init.path, run.arch.head).max_length)
+    others = () if _told_apart(run.init.path) == _labels(run) else ("classifier/",)  # made for other labels
     if _is_run(run.init.path):
         from research.train.restore import load_run  # which opens sessions, which begin here
 
-        params, fresh = load_run(pathlib.Path(run.init.path), "latest").params, []
+        params = load_run(pathlib.Path(run.init.path), "latest").params
+        wanted = flatten(parameter_shapes(held))
+        kept = {path: leaf for path, leaf in flatten(params).items() if path in wanted and not path.startswith(others)}
+        params, fresh = unflatten(kept), sorted(wanted.keys() - kept)
     else:
-        params, fresh = folder.parameters(run.init.path, held, shardings, HEADS)
+        params, fresh = folder.parameters(run.init.path, held, shardings, HEADS, others)
     if held.max_length != run.arch.max_length:
         params, _ = resize_positions(params, held, run.arch.max_length)
     given = flatten(params)
@@ -80,12 +85,27 @@ def _is_run(path: str) -> bool:
     return (pathlib.Path(path) / logs.RUN).exists()
 
 
-def _held(path: str) -> Arch:
-    """Return the architecture at `path`, with an LM head: one that is missing there will be made."""
+def _told_apart(path: str) -> tuple[HeadKind, tuple[str, ...]]:
+    """Return what the model at `path` tells apart: its head, and the names of its labels."""
     if _is_run(path):
-        return from_json(logs.read_run(pathlib.Path(path))["resolved"]).arch
+        return _labels(from_json(logs.read_run(pathlib.Path(path))["resolved"]))
+    return folder.architecture(path).head, config_json.labels(folder.locate(path))[0]
+
+
+def _labels(run: Run) -> tuple[HeadKind, tuple[str, ...]]:
+    return run.arch.head, getattr(run.objective, "labels", ())
+
+
+def _held(path: str, head: HeadKind) -> Arch:
+    """Return the architecture at `path`, with an LM head: one that is missing there will be made.
+
+    Raises:
+        UserError: There is no model; or a run that was trained on labels is to predict tokens.
+    """
+    if _is_run(path):
+        arch = from_json(logs.read_run(pathlib.Path(path))["resolved"]).arch
+        if head == "vocabulary" and arch.head != "vocabulary":
+            raise UserError(f"{path} was trained on labels and predicts no tokens: start from what it started from")
+        return arch
     where = folder.locate(path)
-    held = folder.architecture(where)
-    full = config_json.to_arch(config_json.read(where), str(where / config_json.NAME))
-    head = {name: getattr(full, name) for name in ("tied", "scale_logits", "head_transform", "head_bias")}
-    return dataclasses.replace(held, **head, pooler=False)
+    return dataclasses.replace(config_json.to_arch(config_json.read(where), str(where / config_json.NAME)), pooler=False)

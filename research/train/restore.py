@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from research.config import Mesh, Run, from_json
-from research.data.corpus import prepare
 from research.data.sources import Source
 from research.data.tokenizer import Tokenizer, load, vocabulary
 from research.generate.prompts import Reader
@@ -26,7 +25,7 @@ from research.report import logs
 from research.train import sharding
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, evaluator
-from research.train.session import keep_compiled, rows_of
+from research.train.session import keep_compiled, prepared_for, rows_of
 from research.train.step import Trainer, trainer
 from research.types import Split, UserError, Vocabulary
 
@@ -141,7 +140,7 @@ def evaluate_run(folder: pathlib.Path, checkpoint: str, split: Split, source: So
     data = dataclasses.replace(run.data, tokenizer=Tokenizer(path=str(folder / "tokenizer")))
     if source is not None:
         data = dataclasses.replace(data, sources=(source,))
-    prepared = prepare(data, (split,))
+    prepared = prepared_for(dataclasses.replace(run, data=data), (split,))
     recorded = logs.read_run(folder)["fingerprints"].get(split, prepared.parts[split])
     if source is None and recorded != prepared.parts[split]:
         print(f"warning: the {split} text is not what it was when {folder} was trained", file=sys.stderr)

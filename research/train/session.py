@@ -7,7 +7,7 @@ import math
 import pathlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,12 @@ from research.config import Run, check
 from research.data import cache
 from research.data.batches import Rows
 from research.data.corpus import Prepared, prepare
+from research.data.packing import Progress
 from research.data.tokenizer import load, vocabulary
+from research.models.arch import with_head
+from research.objectives import TASKS
+from research.tasks.prepare import Prepared as TaskPrepared
+from research.tasks.prepare import prepare as prepare_task
 from research.train import memory, origin, sharding
 from research.train.evaluate import UNIGRAM, evaluator, unigram_nll
 from research.train.progress import documents_read
@@ -31,7 +36,7 @@ class Session(NamedTuple):
     """Everything that training or evaluating a run needs."""
 
     run: Run  # resolved: steps, vocabulary size and dropout's generator are set
-    prepared: Prepared
+    prepared: Prepared | TaskPrepared
     trainer: Trainer
     training: Rows
     evaluate: Callable[..., dict[str, Any]]
@@ -51,6 +56,7 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
     else:
         check(run)
         run = origin.resolve(run)
+    run = dataclasses.replace(run, arch=with_head(run.arch, run.objective.head, run.arch.labels))
     check(run, resolved=True)
     keep_compiled()
     devices = sharding.create_mesh(run.mesh)
@@ -65,7 +71,8 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
         run = with_vocabulary(run, vocabulary(tokenizer), run.data.tokenizer.path)
         memory_estimate(run, devices)
     with documents_read() as progress:
-        prepared = prepare(run.data, progress=progress)
+        prepared = prepared_for(run, progress=progress)
+    run = with_labels(run, prepared)
     run = with_vocabulary(run, prepared.vocabulary, "the tokenizer trained on this text")
     estimate = memory_estimate(run, devices)
     training = rows_of(run, prepared, "train")
@@ -77,6 +84,29 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
         run = dataclasses.replace(run, steps=probe(run, prepared.vocabulary, devices, training), minutes=0.0)
     compiled = trainer(run, prepared.vocabulary, devices)
     return Session(run, prepared, compiled, training, evaluator(run, prepared.vocabulary, compiled), estimate)
+
+
+def is_task(run: Run) -> bool:
+    """Return whether `run` learns from records with columns rather than from running text."""
+    return isinstance(run.objective, tuple(TASKS.values()))
+
+
+def prepared_for(
+    run: Run, splits: Sequence[Split] = ("train", "validation"), progress: Progress | None = None
+) -> Prepared | TaskPrepared:
+    """Return the tokenizer and the rows of `splits` that the objective of `run` reads."""
+    if is_task(run):
+        return prepare_task(run.objective, run.data, splits, progress, run.arch.structure)
+    return prepare(run.data, splits, progress)
+
+
+def with_labels(run: Run, prepared: Prepared | TaskPrepared) -> Run:
+    """Return `run` with the columns and labels of its task filled in, and a model with as many labels."""
+    if not is_task(run):
+        return run
+    objective = prepared.objective
+    labels = len(getattr(objective, "labels", ())) or int(objective.head != "vocabulary")  # a number is one label
+    return dataclasses.replace(run, objective=objective, arch=with_head(run.arch, objective.head, labels))
 
 
 def keep_compiled() -> None:
@@ -150,12 +180,16 @@ def probe(run: Run, words: Vocabulary, mesh: jax.sharding.Mesh, training: Rows) 
     return max(1, int(run.minutes * 60 / seconds))
 
 
-def baseline(session: Session, folder: pathlib.Path) -> np.ndarray:
-    """Return -log of each token's share among the training targets (see `evaluate.unigram_nll`), kept in `folder`."""
-    path = folder / UNIGRAM
+def baseline(session: Session, folder: pathlib.Path) -> np.ndarray | None:
+    """Return -log of each token's or label's share among the training targets (see `evaluate.unigram_nll`), kept in
+    `folder`; None where targets are not one of several."""
+    path, run = folder / UNIGRAM, session.run
     if path.exists():
         return np.load(path)
-    found = unigram_nll(session.run, session.prepared.vocabulary, session.training, session.run.arch.vocab_size)
+    if getattr(run.objective, "problem", "single_label") != "single_label":
+        return None
+    size = run.arch.vocab_size if run.arch.head == "vocabulary" else run.arch.labels
+    found = unigram_nll(run, session.prepared.vocabulary, session.training, size)
     partial = path.with_suffix(".partial.npy")
     np.save(partial, found)
     partial.rename(path)

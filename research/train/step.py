@@ -139,7 +139,8 @@ def gradient_sums(
 
     def total(trainable: Any, example: Example, dropout: jax.Array) -> tuple[jax.Array, Sums]:
         whole = sharding.gathered(adapter.join(trainable, frozen), mesh)
-        sums = loss_sums(run, model, whole, example, run.loss, mesh, dropout if dropping(run) else None)
+        states = last_states(run, model, whole, example, dropout if dropping(run) else None)
+        sums = loss_sums(run, whole, states, example, run.loss, mesh)
         return sums.total, sums
 
     gradient = jax.grad(total, has_aux=True)
@@ -162,23 +163,23 @@ def gradient_sums(
     return sums, gradients
 
 
-def loss_sums(
-    run: Run,
-    model: Transformer,
-    params: Any,
-    example: Example,
-    regularisers: Loss,
-    mesh: jax.sharding.Mesh,
-    dropout: jax.Array | None = None,
-) -> Sums:
-    """Return the loss sums of a batched example; `dropout` is a key, or None for none.
+def last_states(
+    run: Run, model: Transformer, params: Any, example: Example, dropout: jax.Array | None = None
+) -> jax.Array:
+    """Return the states [B, T or K, D] of a batched example before the last projection; `dropout` is a key or None.
 
     `params` are those of the model, where training low-rank updates those of `adapter.join`.
     """
     rngs = None if dropout is None else {"dropout": dropout}
     with lora.updated(adapter.scale(run.adapter), run.adapter.dropout, deterministic=dropout is None):
-        hidden = model.apply({"params": params}, **example.inputs, deterministic=dropout is None, rngs=rngs)
-    kernel, bias = output_projection(model.arch, params)
+        return model.apply({"params": params}, **example.inputs, deterministic=dropout is None, rngs=rngs)
+
+
+def loss_sums(
+    run: Run, params: Any, hidden: jax.Array, example: Example, regularisers: Loss, mesh: jax.sharding.Mesh
+) -> Sums:
+    """Return the loss sums of a batched example whose last states are `hidden`."""
+    kernel, bias = output_projection(run.arch, params)
     problem = getattr(run.objective, "problem", "single_label")
     if problem != "single_label":
         return label_loss(problem, hidden, kernel, bias, example.targets, example.weights)
