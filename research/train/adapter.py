@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from research.config import Adapter
+from research.config import Adapter, Run
 from research.models import lora
 from research.models.arch import Arch
 from research.models.paths import flatten, unflatten
+from research.train import optimizer
 from research.train.paths import layer
-from research.types import UserError
+from research.types import State, UserError
 
 OUTPUTS = ("head/kernel", "classifier/kernel")  # [V, D] and fused with the loss: no projections of a Dense
 
@@ -111,6 +112,25 @@ def merge(adapter: Adapter, trainable: Any, frozen: Any) -> Any:
 def scale(adapter: Adapter) -> float:
     """Return what low-rank updates are multiplied by."""
     return adapter.alpha / adapter.rank
+
+
+def summary(run: Run, parameters: Any, shapes: State) -> str:
+    """Return how much of a model is trained, and what its optimizer keeps beside what it would for all, in one line.
+
+    Args:
+        run: Resolved.
+        parameters: The model's own, nested, of which shapes are enough.
+        shapes: Of the state that is trained.
+    """
+    rule = optimizer.create(run.optimizer, lambda step: 0.0, run.arch)
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+    size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) / 1e6  # noqa: E731
+    trained, everything = count(shapes.trainable), count(parameters)
+    own, full = size(shapes.opt_state), size(jax.eval_shape(rule.init, parameters))
+    return (
+        f"training {trained:,} parameters beside {count(shapes.frozen):,} frozen ones ({trained / everything:.2%} of "
+        f"{everything:,}); optimizer state {own:,.2f} MB, {full:,.2f} MB were all trained"
+    )
 
 
 def where(opened: Mapping[str, jax.Array], then: Any, otherwise: Any) -> Any:
