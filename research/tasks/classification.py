@@ -73,7 +73,7 @@ def _label(objective: Classification, row: Row) -> str | list[str] | float | Non
         return sorted(set(columns.strings(row, column, "label")))
     if isinstance(label, list):
         raise UserError(f"{row.place}: column {column!r} holds a list: set objective.problem to multi_label")
-    if isinstance(label, float) and not label.is_integer():
+    if isinstance(label, float) and math.isfinite(label) and not label.is_integer():
         raise UserError(f"{row.place}: label {label} is a number: set objective.problem to regression, or mend it")
     return columns.name_of(label, row, column, "label")
 

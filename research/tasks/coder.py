@@ -101,8 +101,11 @@ def _frame(found: tokenizers.Encoding) -> Frame:
 
 
 def _types(pair: tokenizers.Encoding) -> tuple[int, int, int, int, int] | None:
-    """Return the token type of each part of a pair; parts without a token have their neighbour's."""
-    if not any(pair.type_ids):
+    """Return the token type of each part of a pair; parts without a token have their neighbour's.
+
+    None where the tokenizer's template gives none: without a template the library makes some up.
+    """
+    if not any(pair.type_ids) or not any(_frame(pair)):
         return None
     kinds = list(zip(pair.sequence_ids, pair.type_ids, strict=True))
     first, second = (next(kind for sequence, kind in kinds if sequence == each) for each in (0, 1))

@@ -40,12 +40,15 @@ class Table:
     def pick(self, index: np.ndarray, names: Sequence[str] | None = None) -> Record:
         """Return the rows numbered `index`, int64[N], copied; beyond the last, rows of padding."""
         index = np.asarray(index)
-        beyond = index >= self.count
+        inside = index < self.count
         result = {}
         for name in self.arrays if names is None else names:
-            found = self.arrays[name][np.where(beyond, 0, index)]
-            found[beyond] = self.fill.get(name, 0)
-            result[name] = found
+            array = self.arrays[name]
+            if inside.all():
+                result[name] = np.array(array[index])
+            else:
+                found = result[name] = np.full((len(index), *array.shape[1:]), self.fill.get(name, 0), array.dtype)
+                found[inside] = array[index[inside]]
         return result
 
 
