@@ -91,6 +91,20 @@ def texts(prompt: str | None, file: str | None) -> list[str]:
     return lines
 
 
+CHECKPOINTS = "latest, best (by its evaluations), a step, or average:N (the mean of the newest N)"
+
+
+def checkpoint(name: str) -> str:
+    """Return `name` if it can name a checkpoint.
+
+    Raises:
+        UserError: It cannot; says what can.
+    """
+    if name not in ("best", "latest") and not name.removeprefix("average:").isdecimal():
+        raise UserError(f"--checkpoint: {name!r} is not {CHECKPOINTS}")
+    return name
+
+
 def check_writable(folder: pathlib.Path, flag: str = "--out") -> None:
     """Refuse an output folder that cannot be made or written to; nothing is left behind.
 

@@ -6,20 +6,28 @@ import itertools
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.commands import overrides
-from research.commands.arguments import Parser
+from research.commands.arguments import CHECKPOINTS, Parser, check_writable, checkpoint
 from research.commands.table import show
+from research.generate.settings import Decoding, check
 from research.types import UserError
+
+if TYPE_CHECKING:
+    from research.train.predict import Judged
 
 EXAMPLES = """examples:
   python -m research evaluate runs/x
   python -m research evaluate runs/x --checkpoint latest --split test --json
   python -m research evaluate runs/x --source other.jsonl --source.column body
+  python -m research evaluate runs/sst2 --split test --out scores
+  python -m research evaluate runs/multi30k --split test --generate --decoding.method beam --decoding.beams 5
 
-Every field of a data source may follow as --source.FIELD VALUE; its text is cleaned and packed as the run's own."""
+Every field of a data source may follow as --source.FIELD VALUE; its text is cleaned and packed as the run's own. Runs that
+learned to write are scored on what they write with --generate, whose settings follow as --decoding.FIELD VALUE."""
 
+MEASURES = ("precision", "recall", "f1", "support")
 LABELS = {
     "loss": "loss (nats a scored token)",
     "perplexity": "perplexity",
@@ -28,26 +36,28 @@ LABELS = {
     "scored": "tokens scored",
     "unigram_loss": "loss of the training unigram",
 }
+HIDDEN = ("confusion", "labels", "types")  # shown apart, or in the files of --out
 
 
 def main(arguments: list[str]) -> int:
     """Print the scores of a run's checkpoint as a table or, with --json, as one JSON line."""
     parser = Parser("evaluate", "Score a checkpoint of a run.", epilog=EXAMPLES)
     parser.add_argument("run", type=pathlib.Path, help="folder of a run")
-    parser.add_argument("--checkpoint", default="best", help="best (by validation loss), latest, or a step")
+    parser.add_argument("--checkpoint", default="best", help=CHECKPOINTS)
     parser.add_argument("--split", choices=("train", "validation", "test"), help="validation if not given; of a file, all")
     parser.add_argument("--source", help="other text: a file, a folder, or a hub id; its --split is scored")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
-    own, of_source = [], []
-    words = iter(arguments)
-    for word in words:
-        if word.startswith("--source."):
-            of_source += [word] if "=" in word else [word, *itertools.islice(words, 1)]
-        else:
-            own.append(word)
+    parser.add_argument("--out", type=pathlib.Path, help="of a task: new folder for scores, predictions, errors, figures")
+    parser.add_argument("--generate", action="store_true", help="score the texts that the model writes")
+    parser.add_argument("--limit", type=int, default=0, help="of --generate: examples, spread over all; 0: all")
+    parser.add_argument("--tokenised", action="store_true", help="of --generate: texts are tokenised, so BLEU of these too")
+    of_source, own = _prefixed("--source.", arguments)
+    of_decoding, own = _prefixed("--decoding.", own)
     options = parser.parse(own)
-    if options.checkpoint not in ("best", "latest") and not options.checkpoint.isdecimal():
-        raise UserError(f"--checkpoint: '{options.checkpoint}' is not best, latest or a step")
+    checkpoint(options.checkpoint)
+    if of_decoding and not options.generate:
+        raise UserError("--decoding.FIELD says how texts are made: give --generate too")
+    decoding = check(overrides.parse_part("decoding", Decoding(), of_decoding))
     if of_source and not options.source:
         raise UserError("--source.FIELD says more of --source: give --source too")
     if not (options.run / "run.json").is_file():
@@ -58,9 +68,20 @@ def main(arguments: list[str]) -> int:
         if options.split is None and pathlib.Path(options.source).is_file():
             source, split = dataclasses.replace(source, holdout=0.0), "train"  # a file has no splits: all of it
 
+    from research.interop.export import check_free
     from research.train.restore import evaluate_run  # jax
 
+    if options.out:
+        check_free(options.out)
+        check_writable(options.out.absolute().parent)
     scores = evaluate_run(options.run, options.checkpoint, split, source)
+    if options.out or options.generate:
+        from research.train.predict import judged_run
+
+        found = judged_run(options.run, options.checkpoint, split, source, decoding, options.limit, options.tokenised)
+        scores |= found.scores
+        if options.out:
+            save(options.out, scores, found)
     if options.json:
         from research.train.metrics import plain
 
@@ -68,7 +89,43 @@ def main(arguments: list[str]) -> int:
     else:
         text = f" on {options.source}" if options.source else f" on its {split} split"
         show(f"{options.run}, checkpoint {options.checkpoint}{text}", ("", ""), rows(scores))
+        for name in ("labels", "types"):
+            if name in scores:
+                show(name, (name[:-1], *MEASURES), parts(scores[name]))
     return 0
+
+
+def _prefixed(prefix: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the flags that begin with `prefix`, with their values, and the other arguments."""
+    found, rest = [], []
+    words = iter(arguments)
+    for word in words:
+        if word.startswith(prefix):
+            found += [word] if "=" in word else [word, *itertools.islice(words, 1)]
+        else:
+            rest.append(word)
+    return found, rest
+
+
+def save(folder: pathlib.Path, scores: dict[str, Any], found: Judged) -> None:
+    """Write scores.json, predictions.jsonl, errors.jsonl and, where there is one label of several, the figures."""
+    from research.report.figures import confusion, reliability
+    from research.train.metrics import plain, write_atomically
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "scores.json", json.dumps(plain(scores), indent=1) + "\n")
+    for name, examples in (("predictions", found.told), ("errors", found.worst)):
+        lines = (json.dumps(plain(each), ensure_ascii=False) + "\n" for each in examples)
+        write_atomically(folder / f"{name}.jsonl", "".join(lines))
+    if found.probabilities is not None:
+        for suffix in ("png", "pdf"):
+            confusion(scores["confusion"], list(scores["labels"]), folder / f"confusion.{suffix}")
+            reliability(found.probabilities, found.gold, folder / f"reliability.{suffix}")
+
+
+def parts(scores: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return a row for each label or type of entity."""
+    return [(name, *(_shown(each[measure]) for measure in MEASURES)) for name, each in scores.items()]
 
 
 def source_of(path: str, more: list[str]) -> Any:
@@ -81,7 +138,12 @@ def source_of(path: str, more: list[str]) -> Any:
 def rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the scores as (label, value) in a fixed order; what is not defined is left out."""
     order = [*(name for name in LABELS if name in scores), *(name for name in scores if name not in LABELS)]
-    return [(LABELS.get(name, name), _shown(scores[name])) for name in order if scores[name] is not None]
+    order = [name for name in order if name not in HIDDEN and not name.endswith("_interval") and scores[name] is not None]
+    return [(LABELS.get(name, name), _shown(scores[name]) + _around(scores.get(f"{name}_interval"))) for name in order]
+
+
+def _around(interval: list[float] | None) -> str:
+    return f" [{interval[0]:,.4f}, {interval[1]:,.4f}]" if interval else ""
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
-from research.commands.arguments import Parser, check_writable
+from research.commands.arguments import CHECKPOINTS, Parser, check_writable, checkpoint
 from research.types import UserError
 
 if TYPE_CHECKING:
@@ -25,12 +25,11 @@ def main(arguments: list[str]) -> int:
     parser = Parser("export", __doc__ or "", epilog=EXAMPLES)
     parser.add_argument("run", type=pathlib.Path, help="folder of a run")
     parser.add_argument("folder", type=pathlib.Path, help="new folder, or an empty one")
-    parser.add_argument("--checkpoint", default="latest", help="latest, best (by validation loss), or a step")
+    parser.add_argument("--checkpoint", default="latest", help=CHECKPOINTS)
     parser.add_argument("--raw", action="store_true", help="the raw parameters of a run that kept a moving average")
     parser.add_argument("--adapter", action="store_true", help="low-rank updates alone, as PEFT loads them")
     options = parser.parse(arguments)
-    if options.checkpoint not in ("best", "latest") and not options.checkpoint.isdecimal():
-        raise UserError(f"--checkpoint: '{options.checkpoint}' is not best, latest or a step")
+    checkpoint(options.checkpoint)
     if not (options.run / "run.json").is_file():
         raise UserError(f"no run in {options.run}: there is no run.json; give the folder that train wrote (--out)")
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint of a run on any text",
     "export": "write a run as a folder that Hugging Face's transformers loads, with a model card",
     "generate": "continue or answer prompts with a run, an exported folder or a hub id",
+    "predict": "labels, entities or texts for every record of a file, by a fine-tuned model",
     "fill-mask": "fill in masked words with one of these",
     "data": "build or inspect the data of an experiment",
     "doctor": "check the installation, the devices and the data folders",

@@ -9,8 +9,10 @@ import numpy as np
 
 from research.generate.decoding import Prompt
 from research.generate.settings import Decoding
+from research.objectives.completion import Completion
 from research.objectives.mixture import Mixture, R, S
 from research.objectives.prefix import Prefix
+from research.objectives.seq2seq import Seq2Seq
 from research.objectives.span_corruption import SpanCorruption
 from research.types import Objective, Structure, UserError, Vocabulary
 
@@ -31,26 +33,28 @@ class Reader(NamedTuple):
     @property
     def bidirectional(self) -> bool:
         """Whether prompts are read in both directions, as a prefix LM's prefix is."""
-        return isinstance(self.objective, Prefix)
+        return isinstance(self.objective, Prefix) or getattr(self.objective, "bidirectional", False)
 
     def prompt(self, text: str) -> Prompt:
         """Return what the model reads of `text`.
 
         A decoder reads it as it stands; nothing at all is the beginning of a document. An encoder reads it with its
         end token, after UL2's mode token where the model knows those. Who was trained to fill sentinels in is asked to
-        fill one in after a text that has none.
+        fill one in after a text that has none. Who was fine-tuned on prompts reads it in the same template.
 
         Raises:
             UserError: The prompt is empty, and the tokenizer has no token that begins a document.
         """
         words = self.vocabulary
+        if isinstance(self.objective, Seq2Seq | Completion):
+            text = _filled(self.objective.prompt, text)
         if self.structure != "encoder-decoder":
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # some would end the prompt
             if not ids and words.eos is None:
                 raise UserError("the prompt is empty, and the tokenizer has no token that begins a document")
             return Prompt(tuple(ids or [words.eos]))
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self.objective is None:
+        if self.objective is None or isinstance(self.objective, Seq2Seq):
             ids = self.tokenizer(text)["input_ids"]
             ids = ids if words.eos is None or ids[-1:] == [words.eos] else [*ids, words.eos]
             return Prompt((self._start(),), tuple(ids))
@@ -106,3 +110,15 @@ class Reader(NamedTuple):
         if self.start is None:
             raise UserError("the model's config.json has no decoder_start_token_id: add it")
         return self.start
+
+
+def _filled(template: str, text: str) -> str:
+    """Return the prompt that `template` makes of a source.
+
+    Raises:
+        UserError: It reads other columns too: those are in records alone.
+    """
+    try:
+        return template.format(source=text)
+    except (KeyError, IndexError) as error:
+        raise UserError(f"the model reads {template!r}, of records with {error}: use predict with a file of them") from None

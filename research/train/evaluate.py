@@ -88,7 +88,7 @@ def _keys(row: jax.Array) -> jax.Array:
     return jax.vmap(lambda r: key(EVALUATION_SEED, "evaluation", r))(row)
 
 
-def _training_rows(rows: Rows, size: int):
+def _training_rows(rows: Rows | TaskRows, size: int):
     """Yield (record, row indices) over an epoch, a mixture in its own shares, or UNIGRAM_ROWS rows of it."""
     if not rows.mixed:
         yield from batches(rows, size, UNIGRAM_ROWS)
@@ -98,21 +98,16 @@ def _training_rows(rows: Rows, size: int):
         yield mixed.batch(step), np.arange(step * size, (step + 1) * size, dtype=np.int32)
 
 
-def batches(rows: Rows, size: int, limit: int = 0):
+def batches(rows: Rows | TaskRows, size: int, limit: int = 0):
     """Yield (record, int32[size] row indices) over `rows` in order; the last batch is filled up with padding rows.
 
     `limit` rows are spread evenly over all: the first ones would be a few articles, and of a mixture one source.
     """
     count = min(limit, rows.count) if limit else rows.count
     for start in range(0, count, size):
-        index = np.arange(start, min(start + size, count)) * rows.count // count
-        record = rows.pick(index, with_bytes=True)
-        missing = size - len(index)
-        if missing:
-            record = {
-                name: np.pad(value, ((0, missing), *[(0, 0)] * (value.ndim - 1))) for name, value in record.items()
-            }
-        yield record, np.pad(index, (0, missing)).astype(np.int32)
+        index = np.arange(start, start + size)
+        index = np.where(index < count, index * rows.count // count, rows.count)
+        yield rows.pick(index, with_bytes=True), index.astype(np.int32)
 
 
 def scores(totals: dict[str, float], run: Run) -> dict[str, Any]:
@@ -130,7 +125,7 @@ def scores(totals: dict[str, float], run: Run) -> dict[str, Any]:
     return result
 
 
-def unigram_nll(run: Run, vocabulary: Vocabulary, rows: Rows, size: int) -> np.ndarray:
+def unigram_nll(run: Run, vocabulary: Vocabulary, rows: Rows | TaskRows, size: int) -> np.ndarray:
     """Return float64[size]: -log of each token's share among the targets of the training rows, add-one smoothed.
 
     Counted over what the objective really scores (sentinels included), so it is the best that a model which ignores

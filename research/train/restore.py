@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from research.config import Mesh, Run, from_json
+from research.data.corpus import Prepared
 from research.data.sources import Source
 from research.data.tokenizer import Tokenizer, load, vocabulary
 from research.generate.prompts import Reader
@@ -22,12 +24,13 @@ from research.interop.folder import locate
 from research.interop.folder import load as pretrained
 from research.models.transformer import Transformer
 from research.report import logs
+from research.tasks.prepare import Prepared as TaskPrepared
 from research.train import sharding
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, evaluator
 from research.train.session import keep_compiled, prepared_for, rows_of
 from research.train.step import Trainer, trainer
-from research.types import Split, UserError, Vocabulary
+from research.types import Split, State, UserError, Vocabulary
 
 
 class Loaded(NamedTuple):
@@ -44,7 +47,9 @@ class Loaded(NamedTuple):
 
 
 def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = False) -> Loaded:
-    """Return the model of a run's `checkpoint` ("latest", "best", or a step), averaged where the run kept an average.
+    """Return the model of a run's `checkpoint` ("latest", "best", a step, or "average:N", the mean of the newest N).
+
+    Where the run kept a moving average it is that, unless the `raw` parameters are asked for.
 
     Raises:
         UserError: The folder holds no run, or no such or no good checkpoint; or `raw` parameters are asked for, in
@@ -59,10 +64,7 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
     words = vocabulary(tokenizer)
     compiled = trainer(run, words, _mesh(run))
     with Checkpoints(folder / "checkpoints", run.keep) as checkpoints:
-        state, notes = checkpoints.restore(compiled.shapes, _step(checkpoints, checkpoint, folder))
-    for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
-    trainable = state.averages if run.ema and not raw else state.trainable
+        state, trainable = _restored(checkpoints, checkpoint, folder, compiled.shapes, averaged=run.ema and not raw)
     params = compiled.merge(trainable, state.frozen)
     return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled, trainable)
 
@@ -113,6 +115,28 @@ def _mesh(run: Run) -> jax.sharding.Mesh:
         return sharding.create_mesh(Mesh(data=1))
 
 
+def _restored(
+    checkpoints: Checkpoints, name: str, folder: pathlib.Path, shapes: State, averaged: bool
+) -> tuple[State, Any]:
+    """Return the state that `name` means, and its trained parameters: of several states the newest, and their mean."""
+    steps: list[int | None]
+    if name.startswith("average:"):
+        count, there = name.removeprefix("average:"), checkpoints.steps()
+        if not count.isdecimal() or not 1 <= int(count) <= len(there):
+            raise UserError(f"checkpoint {name!r}: {folder} keeps {len(there)}, so give average:1 to average:{len(there)}")
+        steps = there[-int(count) :]
+    else:
+        steps = [_step(checkpoints, name, folder)]
+    mean = None
+    for step in steps:
+        state, notes = checkpoints.restore(shapes, step)
+        for note in notes:
+            print(f"warning: {note}", file=sys.stderr)
+        found = state.averages if averaged else state.trainable
+        mean = found if mean is None else jax.tree.map(jnp.add, mean, found)
+    return state, mean if len(steps) == 1 else jax.tree.map(lambda total: total / len(steps), mean)
+
+
 def _step(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> int | None:
     """Return the step that `name` means; None leaves the newest good one to the restore."""
     if name == "latest":
@@ -123,8 +147,16 @@ def _step(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> int | No
             print(f"warning: no checkpoint of {folder} was evaluated: taking the latest for the best", file=sys.stderr)
         return step
     if not name.isdecimal():
-        raise UserError(f"checkpoint {name!r}: give latest, best or a step of {folder}: {checkpoints.steps()}")
+        raise UserError(f"checkpoint {name!r}: give latest, best, average:N or a step of {folder}: {checkpoints.steps()}")
     return int(name)
+
+
+def prepared_again(run: Run, folder: pathlib.Path, split: Split, source: Source | None) -> Prepared | TaskPrepared:
+    """Return a split of the data of the run in `folder`, or of another `source`, with the run's own tokenizer."""
+    data = dataclasses.replace(run.data, tokenizer=Tokenizer(path=str(folder / "tokenizer")))
+    if source is not None:
+        data = dataclasses.replace(data, sources=(source,))
+    return prepared_for(dataclasses.replace(run, data=data), (split,))
 
 
 def evaluate_run(folder: pathlib.Path, checkpoint: str, split: Split, source: Source | None = None) -> dict[str, Any]:
@@ -137,10 +169,7 @@ def evaluate_run(folder: pathlib.Path, checkpoint: str, split: Split, source: So
     """
     loaded = load_run(folder, checkpoint)
     run, words = loaded.run, loaded.vocabulary
-    data = dataclasses.replace(run.data, tokenizer=Tokenizer(path=str(folder / "tokenizer")))
-    if source is not None:
-        data = dataclasses.replace(data, sources=(source,))
-    prepared = prepared_for(dataclasses.replace(run, data=data), (split,))
+    prepared = prepared_again(run, folder, split, source)
     recorded = logs.read_run(folder)["fingerprints"].get(split, prepared.parts[split])
     if source is None and recorded != prepared.parts[split]:
         print(f"warning: the {split} text is not what it was when {folder} was trained", file=sys.stderr)

@@ -66,7 +66,7 @@ def test_any_source_with_any_of_its_fields(run, calls, command):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: run"),
-        (["{run}", "--checkpoint", "worst"], "--checkpoint: 'worst' is not best, latest or a step"),
+        (["{run}", "--checkpoint", "worst"], "--checkpoint: 'worst' is not latest, best (by its evaluations), a step, or average:N"),
         (["{run}", "--checkpoint", "-3"], "--checkpoint: "),
         (["{run}", "--chekpoint", "best"], "unknown flag --chekpoint: did you mean --checkpoint?"),
         (["{run}", "--split", "all"], "--split: invalid choice: 'all'"),

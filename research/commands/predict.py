@@ -1,0 +1,114 @@
+"""`predict MODEL FILE --out PREDICTIONS`: what a fine-tuned model says of every record of a file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+from research.commands import overrides
+from research.commands.arguments import check_writable, take
+from research.generate.settings import Decoding, check
+from research.types import UserError
+
+USAGE = """usage: python -m research predict MODEL FILE --out PREDICTIONS.jsonl [--FIELD VALUE ...]
+
+MODEL         a run of a task, its exported folder, another folder in Hugging Face's layout with a head for labels, or a hub id
+FILE          .jsonl, .csv, .parquet (gzipped or not) with the columns that the model was trained on, or .txt, a text a line
+--out         a JSON line for each record, in order: its line and what the model says, or what is wrong with it
+--checkpoint  of a run: latest (if not given), best, a step, or average:N
+--batch-size  rows, or texts being made, at the same time (16)
+
+Stopped, the same command goes on where it stopped: until it is done, PREDICTIONS.jsonl.partial holds what there is. A
+record that cannot be read is told with its line, and the others go on; the exit status is then 1. Where the model makes
+texts, the fields of decoding:
+"""
+
+FORMAT = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Write the predictions; return 0, or 1 if a record was wrong."""
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(USAGE)
+        overrides.show_help(Decoding(), "predict MODEL FILE", "")
+        return 0 if arguments else 2
+    if len(arguments) < 2 or any(word.startswith("-") for word in arguments[:2]):
+        raise UserError("predict needs a model and a file first: python -m research predict MODEL FILE --out FILE")
+    (model, file), rest = arguments[:2], arguments[2:]
+    out, rest = take(rest, "--out")
+    checkpoint, rest = take(rest, "--checkpoint")
+    width, rest = take(rest, "--batch-size")
+    if not out:
+        raise UserError("--out is missing: name the file that predictions go to")
+    if width and not (width.isdecimal() and int(width)):
+        raise UserError(f"--batch-size is {width}: it must be a whole number, at least 1")
+    decoding = check(overrides.parse(Decoding(), rest))
+    source, target = pathlib.Path(file), pathlib.Path(out)
+    if not source.is_file():
+        raise UserError(f"{source}: no such file: check the path")
+    if target.exists():
+        raise UserError(f"{target} is there already: remove it, or choose another --out")
+    check_writable(target.absolute().parent)
+
+    from research.data.records import rows_of_file
+    from research.train.predict import open_predictor, predict
+    from research.train.progress import Progress
+
+    job = {"format": FORMAT, "model": model, "checkpoint": checkpoint, **_stamp(source), "decoding": repr(decoding)}
+    partial, note = target.with_name(target.name + ".partial"), target.with_name(target.name + ".partial.json")
+    done, wrong = _resume(partial, note, job)
+    predictor = open_predictor(model, checkpoint or "latest", int(width or 16))
+    rows = itertools.islice(rows_of_file(source), done, None)
+    if done:
+        print(f"going on after {done:,} records", file=sys.stderr)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(partial, "ab") as output, Progress(None, "record", f"predicting {source}") as progress:
+        for answer in predict(predictor, rows, decoding):
+            done += 1
+            output.write(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+            if "error" in answer:
+                wrong += 1
+                progress.note(f"warning: {answer['error']}")
+            progress.update(done, wrong=wrong)
+        output.flush()
+        os.fsync(output.fileno())
+    partial.rename(target)
+    note.unlink(missing_ok=True)
+    print(f"{done:,} records -> {target}" + (f", {wrong:,} of them wrong" if wrong else ""))
+    return 1 if wrong else 0
+
+
+def _stamp(source: pathlib.Path) -> dict[str, Any]:
+    """Return what tells a file from another, or from itself after a change."""
+    facts = source.stat()
+    return {"file": str(source.absolute()), "size": facts.st_size, "changed": facts.st_mtime_ns}
+
+
+def _resume(partial: pathlib.Path, note: pathlib.Path, job: dict[str, Any]) -> tuple[int, int]:
+    """Return how many records are done already, and how many of them were wrong; a last line that was torn is cut off.
+
+    Raises:
+        UserError: What is there was made of something else: remove it, or choose another name.
+    """
+    if not partial.exists() or not note.exists():
+        partial.unlink(missing_ok=True)
+        note.write_text(json.dumps(job) + "\n", encoding="utf-8")
+        return 0, 0
+    before = json.loads(note.read_text(encoding="utf-8"))
+    if before != job:
+        changed = ", ".join(name for name in job if before.get(name) != job[name])
+        raise UserError(f"{partial} was begun with another {changed}: remove it, or choose another --out")
+    done = wrong = whole = 0
+    with open(partial, "rb+") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            done += 1
+            wrong += b'"error": ' in line and "error" in json.loads(line)
+        file.truncate(whole)
+    return done, wrong
