@@ -16,7 +16,7 @@ TEXT = [
 
 @functools.cache
 def coder(kind: str = "wordpiece") -> Coder:
-    """Return a coder of a tokenizer trained here: wordpiece frames texts as BERT does, unigram as T5, bpe not at all."""
+    """Return a coder of a tokenizer trained here: wordpiece frames as BERT, unigram as T5, bpe not at all."""
     size = 400 if kind == "bpe" else 160
     tokenizer = train(Tokenizer(kind=kind, size=size, sentinels=0, min_frequency=1), TEXT)
     return Coder(tokenizer, vocabulary(tokenizer))
