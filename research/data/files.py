@@ -38,10 +38,11 @@ def texts(path: pathlib.Path, column: str) -> Iterator[str]:
                 raise wrong
             yield line
     else:
+        before = place(path)
         for number, record in READERS[suffix(path).removesuffix(".gz")](path):
             if isinstance(record, UserError):
                 raise record
-            where = place(path, number)
+            where = f"{before}{number}"
             if record.get(column, "") is ENDED:
                 raise UserError(f"{where}: the line ends before column {column!r}: mend or remove the line")
             yield from text_of(record, column, where)
@@ -56,23 +57,14 @@ def records(path: pathlib.Path) -> Iterator[Read]:
     Raises:
         UserError: the file cannot be opened, or is not a whole file of its kind.
     """
-    for number, record in READERS[suffix(path).removesuffix(".gz")](path):
-        if not isinstance(record, UserError):
-            missing = next((column for column, value in record.items() if value is ENDED), None)
-            where = place(path, number)
-            if missing is not None:
-                record = UserError(f"{where}: the line ends before column {missing!r}: mend or remove the line")
-            elif None in record:
-                record = UserError(
-                    f"{where}: {len(record[None])} more than the {len(record) - 1} fields of the header: "
-                    "quote fields that hold a comma"
-                )
-        yield number, record
+    kind, before = suffix(path).removesuffix(".gz"), place(path)
+    for number, record in READERS[kind](path):
+        yield number, _whole(record, f"{before}{number}") if kind == ".csv" else record
 
 
-def place(path: pathlib.Path, number: int) -> str:
-    """Return how messages name a line of a file, or a row of one that has no lines."""
-    return f"{path}: row {number}" if suffix(path) == ".parquet" else f"{path}:{number}"
+def place(path: pathlib.Path) -> str:
+    """Return what comes before the number where messages name a line of a file, or a row of one without lines."""
+    return f"{path}: row " if suffix(path) == ".parquet" else f"{path}:"
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str, UserError | None]]:
@@ -150,6 +142,21 @@ def _csv(path: pathlib.Path) -> Iterator[Read]:
             return
         yield reader.line_num, met[0] if met else record
         met.clear()
+
+
+def _whole(record: Fields | UserError, where: str) -> Fields | UserError:
+    """Return the record of a line of CSV, or what is wrong where it has not as many fields as the header."""
+    if isinstance(record, UserError):
+        return record
+    missing = next((column for column, value in record.items() if value is ENDED), None)
+    if missing is not None:
+        return UserError(f"{where}: the line ends before column {missing!r}: mend or remove the line")
+    more = record.get(None)  # type: ignore[call-overload]
+    if more:
+        header = len(record) - 1
+        said = f"{where}: {len(more)} more than the {header} fields of the header: quote fields that hold a comma"
+        return UserError(said)
+    return record
 
 
 def _parquet(path: pathlib.Path) -> Iterator[Read]:

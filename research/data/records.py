@@ -64,8 +64,9 @@ def rows_of_file(path: pathlib.Path) -> Iterator[Row]:
     """
     if not files.suffix(path):
         raise UserError(f"{path}: unknown kind of file; known are {', '.join(files.SUFFIXES)}: rename or convert it")
+    before = files.place(path)
     for number, found in files.records(path):
-        where = files.place(path, number)
+        where = f"{before}{number}"
         yield Row(where, number, {}, str(found)) if isinstance(found, UserError) else Row(where, number, found)
 
 
