@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -47,15 +48,19 @@ def main(arguments: list[str]) -> int:
         file = file or f"runs/{run.name if run else 'text'}-data.json"
         check_writable(pathlib.Path(file).parent, "--json")
 
-    from research.data.corpus import prepare
     from research.train.progress import documents_read
 
     with documents_read() as progress:
-        prepared = prepare(data, splits, progress)
-    found = describe(prepared, run)
-    if action == "inspect":
-        _show_cleaning(found["splits"])
-    _show_counts(found)
+        prepared = _prepared(run, data, splits, progress)
+    if _is_task(run):
+        run = dataclasses.replace(run, objective=prepared.objective)
+        found = describe_task(prepared)
+        _show_task(found)
+    else:
+        found = describe(prepared, run)
+        if action == "inspect":
+            _show_cleaning(found["splits"])
+        _show_counts(found)
     if action == "inspect":
         found |= {"rows": sample_rows(prepared, run, splits[0])}
         _show_rows(found["rows"])
@@ -85,6 +90,46 @@ def _configuration(arguments: list[str]) -> tuple[Any, Any]:
     data = overrides.parse_part("data", Data(), arguments)
     check_data(data)
     return None, data
+
+
+def _is_task(run: Any) -> bool:
+    from research.objectives import TASKS
+
+    return run is not None and isinstance(run.objective, tuple(TASKS.values()))
+
+
+def _prepared(run: Any, data: Any, splits: tuple[str, ...], progress: Any) -> Any:
+    if _is_task(run):
+        from research.tasks.prepare import prepare as prepare_task
+
+        return prepare_task(run.objective, data, splits, progress, run.arch.structure)
+    from research.data.corpus import prepare
+
+    return prepare(data, splits, progress)
+
+
+def describe_task(prepared: Any) -> dict[str, Any]:
+    """Return the columns and labels of a task and the report of every split, as JSON values."""
+    return {
+        "length": prepared.data.length,
+        "objective": dataclasses.asdict(prepared.objective),
+        "tokenizer": prepared.data.tokenizer.path or f"{prepared.data.tokenizer.kind}, trained on this text",
+        "vocabulary": prepared.vocabulary.size,
+        "fingerprint": prepared.fingerprint,
+        "tokenizer_fingerprint": prepared.tokenizer_fingerprint,
+        "splits": {split: report for split, (report,) in prepared.reports.items()},
+    }
+
+
+def _show_task(found: dict[str, Any]) -> None:
+    from research.tasks.summary import lines
+
+    columns = ("text", "pair", "label", "words", "tags", "source", "target")
+    named = ", ".join(f"{name} {found['objective'][name]!r}" for name in columns if found["objective"].get(name))
+    print(f"columns: {named}")
+    for split, report in found["splits"].items():
+        print(*lines(split, report), sep="\n")
+    print(f"tokenizer: {found['tokenizer']}, {found['vocabulary']:,} ids; fingerprint {found['fingerprint']}\n")
 
 
 def describe(prepared: Any, run: Any) -> dict[str, Any]:
@@ -164,7 +209,7 @@ def example(prepared: Any, run: Any, split: str) -> dict[str, Any]:
         "objective": type(run.objective).__name__,
         "padding": padding(run),
         "inputs": inputs,
-        "targets": words(made.targets),
+        "targets": words(made.targets) if run.objective.head == "vocabulary" else np.asarray(made.targets).tolist(),
         "weights": np.asarray(made.weights).tolist(),
         "scored": int(scored.sum()),
     }
@@ -203,7 +248,7 @@ def _show_example(made: dict[str, Any]) -> None:
     print(f"{made['objective']} makes of the first of them, with {made['scored']} scored tokens{padded}:")
     for name, value in made["inputs"].items():
         print(f"  {name}: {' '.join(value if name in ('tokens', 'source') else _runs(value))}")
-    scored = [token if weight > 0 else "·" for token, weight in zip(made["targets"], made["weights"], strict=True)]
+    scored = [str(token) if weight > 0 else "·" for token, weight in zip(made["targets"], made["weights"], strict=True)]
     print(f"  targets: {' '.join(scored)}")
 
 

@@ -18,11 +18,12 @@ import numpy as np
 from research.config import Run, differences, from_json, to_json
 from research.data.tokenizer import save as save_tokenizer
 from research.report import logs
+from research.tasks import summary
 from research.train import adapter, metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM
 from research.train.progress import Progress
-from research.train.session import Session, baseline, open_session, rows_of
+from research.train.session import Session, baseline, is_task, open_session, rows_of
 from research.types import Diverged, State, UserError
 
 Status = Literal["new", "unfinished", "done"]
@@ -48,6 +49,9 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         print(f"{folder} is done: {recorded.steps} steps")
         return "done"
     session = open_session(run, recorded)
+    if is_task(run):
+        for split, (report,) in session.prepared.reports.items():
+            print(*summary.lines(split, report), sep="\n")
     fingerprint = session.prepared.fingerprint
     if old_fingerprint not in (None, fingerprint) and not allow_changes:
         raise UserError(
@@ -160,7 +164,7 @@ def _steps(
         scores = session.evaluate(params, validation, run.evaluate_rows, unigram)
         short = {name: value for name, value in scores.items() if name != "confusion"}
         write("evaluation", step, {"split": "validation", **short})
-        progress.note(f"step {step}: validation {summary(scores, run.best_by)}")
+        progress.note(f"step {step}: validation {in_short(scores, run.best_by)}")
         costs.append(cost_of(run, scores))
         return costs[-1]
 
@@ -235,7 +239,7 @@ def out_of_patience(costs: list[float], patience: int) -> bool:
     return bool(patience) and len(costs) - 1 - min(range(len(costs)), key=costs.__getitem__) >= patience
 
 
-def summary(scores: dict[str, Any], best_by: str) -> str:
+def in_short(scores: dict[str, Any], best_by: str) -> str:
     """Return the scores that a line of progress has room for."""
     shown = {"loss": "loss", "unigram_loss": "unigram", best_by: best_by}
     return ", ".join(f"{label} {scores[name]:.4f}" for name, label in shown.items() if name in scores)

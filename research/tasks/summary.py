@@ -1,0 +1,32 @@
+"""What became of a split's records, in words: said before anything is trained on them or scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MOST = 12  # labels named
+
+
+def lines(split: str, report: dict[str, Any]) -> list[str]:
+    """Return what there is to know of a split from its table's report: a line of counts, then one for each oddity."""
+    real = [report[name] for name in ("source_real", "real") if name in report]
+    rows = f"{report['rows']:,} rows of {report['per_row']:.1f}, {' and '.join(f'{share:.1%}' for share in real)} real tokens"
+    said = [f"{split}: {report['examples']:,} examples in {rows}"]
+    kept = "left out" if split == "train" else "kept"
+    oddities = {
+        "empty": f"have no text ({kept})",
+        "unlabelled": "have no label (left out)",
+        "cut": "are longer than a row: cut",
+        "cut_targets": "have a target longer than its part: cut",
+        "windows": "are windows of documents longer than a row",
+        "begun_inside": "entities begin with an I- tag: read as B-",
+    }
+    said += [f"{split}: {report[name]:,} {words}" for name, words in oddities.items() if report.get(name)]
+    labels = sorted(report.get("labels", {}).items(), key=lambda pair: -pair[1])
+    if labels:
+        more = f" and {len(labels) - MOST} more" if len(labels) > MOST else ""
+        said.append(f"{split}: " + ", ".join(f"{name} {count:,}" for name, count in labels[:MOST]) + more)
+    if report.get("unseen"):
+        names = ", ".join(f"{name} ({count:,})" for name, count in report["unseen"].items())
+        said.append(f"{split}: never met in training, so never told right but by chance: {names}")
+    return said
