@@ -32,8 +32,8 @@ def sources(objective: Completion, coder: Coder, length: int, examples: Sequence
     """Return what the decoder reads of each example before it answers: no special tokens, or an eos alone.
 
     The room is the same for every answer, length + 1 - target_length tokens, so that generation, which knows no
-    answer, reads the same. Prompt and answer are tokenised apart for the same reason: where a space or a newline between them could
-    be either's (byte-level BPE), the answer continues from the prompt's own ids.
+    answer, reads the same. Prompt and answer are tokenised apart for the same reason: where a space or a newline
+    between them could be either's (byte-level BPE), the answer continues from the prompt's own ids.
 
     Raises:
         UserError: the template alone takes more than there is room for.

@@ -63,8 +63,8 @@ def lay(
 
     Returns:
         Each stream, int32[R, L] or int32[R, S] (float32 for weights); `segments` int32[R, L] and, with a second
-        dimension, `source_segments` int32[R, S]: 1, 2, ... for the items of a row; each value, [R, K] or [R, K, N]; `example` int32[R, K], -1 where
-        a row has fewer items.
+        dimension, `source_segments` int32[R, S]: 1, 2, ... for the items of a row; each value, [R, K] or [R, K, N];
+        and `example` int32[R, K], -1 where a row has fewer items, unless a stream has that name.
     """
     rows, order = placed.count, np.argsort(placed.row, kind="stable")
     segments = ("segments", "source_segments") if items.second else ("segments",)

@@ -161,7 +161,8 @@ def encode_rows(
                 wrong[number] = str(error)
     made = task.arrays(objective, items, length, coder.known, _in_memory) if len(items) else {}
     if not made:  # nothing to read: a table without a row, of the right arrays
-        task.encode(objective, coder, length, structure, [(0, task.example(objective, _blank(objective), False))], items)
+        blank = task.example(objective, _blank(objective), False)
+        task.encode(objective, coder, length, structure, [(0, blank)], items)
         made = task.arrays(objective, items, length, coder.known, _in_memory)
         made = {name: array[:0] for name, array in made.items()}
     return Table("rows", made, examples, dict(counts), task.fill(coder.known)), wrong
