@@ -20,7 +20,7 @@ from research.models.transformer import initial_parameters, parameter_shapes
 from research.train import adapter, memory
 from research.train.optimizer import create
 from research.train.paths import layer
-from research.train.step import examples, loss_sums, trainer
+from research.train.step import examples, last_states, loss_sums, trainer
 from research.types import UserError
 from tests.train.test_step import DECODER, ENCODER, T5, WORDS, assert_same, make, mesh_of, record
 
@@ -242,7 +242,8 @@ def test_merged_parameters_are_the_model_that_was_trained():
     one, rows = compiled(run), record(run)
     params = one.merge(states[2].trainable, states[2].frozen)
     keys = jax.vmap(jax.random.key)(jnp.arange(len(rows["tokens"])))
-    sums = loss_sums(run, one.model, params, examples(run, WORDS, keys, rows), Loss(), one.mesh)
+    example = examples(run, WORDS, keys, rows)
+    sums = loss_sums(run, params, last_states(run, one.model, params, example), example, Loss(), one.mesh)
     assert float(sums.nll / sums.weight) == pytest.approx(metrics[2]["loss"], rel=1e-5)
 
 
