@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from research.data import files, hub, pydocs
 from research.data.cache import fingerprint as digest
-from research.data.sources import Part, Source, check, content, hub_split, kind, local_files, split_of, tail
+from research.data.sources import Part, Source, check, content, hub_split, kind, local_files, part_read, shared, split_of, tail
 from research.types import Split, UserError
 
 FORMAT = 1  # counted up whenever the same source gives other records, so that cached tables are built anew
@@ -78,7 +78,7 @@ def fingerprint(source: Source, split: Split) -> str:
     """
     check(source)
     found = pydocs.versions() if kind(source) == "pydocs" else content(source, split)
-    return digest("records", FORMAT, kind(source), split, source.limit, found)
+    return digest("records", FORMAT, kind(source), split, source.limit, found, *part_read(source, split))
 
 
 def _sound(row: Row) -> Row:
@@ -110,7 +110,7 @@ def _key(fields: dict[str, Any]) -> str:
 def _limited(source: Source, split: Split, rows: Iterator[Row]) -> Iterator[Row]:
     """Yield rows up to the limit, counted in characters of their values; refuse a split without any."""
     read = number = 0
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate((row for row in rows if shared(source, split, _key(row.fields))), 1):
         yield row
         if source.limit:
             read += _characters(row.fields)

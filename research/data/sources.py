@@ -54,7 +54,9 @@ class Source:
     holdout_by: Literal["document", "tail"] = "document"
     """Hold out documents by their hash, or the last share of the characters in order."""
     holdout_seed: int = 0
-    """Names the documents that are held out by their hash: another seed, another split."""
+    """Names the documents that are held out, or shared, by their hash: another seed, another split."""
+    share: float = 1.0
+    """Share of the training documents or records that is read, by their hash; a smaller one is part of a larger one."""
     limit: float = 0.0
     """Millions of characters after which a split is read no further, whole documents; 0: all."""
 
@@ -99,7 +101,7 @@ def fingerprint(source: Source, split: Split) -> str:
     """
     check(source)
     where = kind(source)
-    fields = [FORMAT, where, split, source.limit]
+    fields = [FORMAT, where, split, source.limit, *part_read(source, split)]
     if where == "pydocs":
         return digest(fields, pydocs.versions())
     return digest([*fields, source.column, source.boundary], *content(source, split))
@@ -140,6 +142,8 @@ def check(source: Source) -> None:
         )
     if not 0 <= source.holdout_seed < 2**64:
         raise UserError(f"source holdout_seed is {source.holdout_seed}: give a whole number from 0")
+    if not 0 < source.share <= 1:
+        raise UserError(f"source share is {source.share}: it must be above 0 and at most 1")
     if not 0 <= source.limit < math.inf:
         raise UserError(f"source limit is {source.limit}: give millions of characters, or 0 for all")
     try:
@@ -274,6 +278,21 @@ def _held_out(source: Source, read: Callable[[], Iterator[str]], part: Part | No
             start, end = start - len(document), end - len(document)
 
 
+def part_read(source: Source, split: Split) -> list:
+    """Return JSON values that change with the share of a split that is read; none where it is all of it."""
+    return [source.share, source.holdout_seed] if split == "train" and source.share < 1 else []
+
+
+def shared(source: Source, split: Split, document: str) -> bool:
+    """Return whether a document is in the share of a split that is read."""
+    import xxhash
+
+    if not part_read(source, split):
+        return True
+    hashed = xxhash.xxh3_64_intdigest(b"share" + document.encode("utf-8", "surrogatepass"), source.holdout_seed)
+    return hashed < source.share * 2.0**64
+
+
 def split_of(document: str, part: Part, seed: int) -> Split:
     """Return the split that a document's hash puts it in, the same for all documents that are equal."""
     import xxhash
@@ -300,7 +319,7 @@ def _stream(source: Source, split: Split, found: Iterable[str]) -> Iterator[str]
     """Yield the documents with something in them, up to the limit; refuse a split without any."""
     read = 0
     for document in found:
-        if not document.strip():
+        if not document.strip() or not shared(source, split, document):
             continue
         yield document
         read += len(document)

@@ -16,24 +16,9 @@ Answers = Mapping[int, Any]
 """By number of the example: float32[N] probabilities, a number, or a list of tags."""
 
 
-class Outputs:
-    """Gathers what a model says of the examples of a table, batch by batch in any order."""
-
-    def __init__(self, objective: Classification | Tagging, table: Table) -> None:
-        self._objective, self._table = objective, table
-        self._found: dict[int, Any] = {}
-        self._tags = tagging.Tags(objective, table) if isinstance(objective, Tagging) else None
-
-    def add(self, index: np.ndarray, logits: np.ndarray) -> None:
-        """Add the logits, float32[B, K or L, N], of the rows numbered `index`, int64[B]."""
-        if self._tags:
-            self._tags.add(index, logits)
-        else:
-            self._found |= classification.predictions(self._objective, self._table, index, logits)
-
-    def found(self) -> Answers:
-        """Return the answers to the examples that are whole in the rows added so far."""
-        return self._tags.found() if self._tags else self._found
+def gathering(objective: Classification | Tagging, table: Table) -> classification.Answers | tagging.Tags:
+    """Return what gathers a model's answers to the examples of `table`, batch by batch in any order."""
+    return tagging.Tags(objective, table) if isinstance(objective, Tagging) else classification.Answers(objective, table)
 
 
 def scores(objective: Classification | Tagging, examples: Sequence[Example], answers: Answers) -> dict[str, Any]:

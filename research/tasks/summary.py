@@ -18,7 +18,7 @@ def lines(split: str, report: dict[str, Any]) -> list[str]:
         "unlabelled": "have no label (left out)",
         "cut": "are longer than a row: cut",
         "cut_targets": "have a target longer than its part: cut",
-        "windows": "are windows of documents longer than a row",
+        "split": "are longer than a row: read in windows that overlap",
         "begun_inside": "entities begin with an I- tag: read as B-",
     }
     said += [f"{split}: {report[name]:,} {words}" for name, words in oddities.items() if report.get(name)]

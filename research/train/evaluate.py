@@ -61,7 +61,7 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
     def evaluate(params: Any, rows: Rows | TaskRows, limit: int = 0, unigram: np.ndarray | None = None) -> dict[str, Any]:
         baseline = None if unigram is None else jnp.asarray(unigram, jnp.float32)
         totals: dict[str, float] = {}
-        answers = judge.Outputs(run.objective, rows.table) if labelled else None
+        answers = judge.gathering(run.objective, rows.table) if labelled else None
         pending: list[tuple[np.ndarray, Any]] = []
 
         def fetch() -> None:  # added up in float64, in order

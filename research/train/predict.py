@@ -218,7 +218,7 @@ def _labels(predictor: Predictor, rows: Sequence[Row], _: Decoding) -> tuple[dic
 
 def label(predictor: Predictor, table: Table) -> judge.Answers:
     """Return what the model says of the examples of `table`."""
-    gathered = judge.Outputs(predictor.objective, table)
+    gathered = judge.gathering(predictor.objective, table)
     for record, index in batches(Rows(table), predictor.batch_size):
         inputs = predictor.objective(None, record, predictor.reader.vocabulary).inputs  # arranges arrays, batched or not
         gathered.add(index, np.asarray(_logits(predictor.params, inputs, model=predictor.model)))

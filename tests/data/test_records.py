@@ -199,3 +199,18 @@ def test_published_sets_have_their_rows(data_folder):
     assert sum(1 for _ in records(Source(str(data_folder / "sst2")), "train")) == 6920
     row = next(records(Source(str(data_folder / "conll2003")), "test"))
     assert row.fields["tokens"][0] == "SOCCER" and pathlib.Path(row.place).name == "test.jsonl.gz:1"
+
+
+def test_a_smaller_share_of_the_training_records_is_part_of_a_larger_one(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(2000)])
+    sets = {share: {row.number for row in found(path, share=share)} for share in (0.1, 0.5, 1.0)}
+    assert sets[0.1] < sets[0.5] < sets[1.0] and len(sets[1.0]) == 2000
+    assert 150 < len(sets[0.1]) < 250 and 900 < len(sets[0.5]) < 1100
+    other = {row.number for row in found(path, share=0.1, holdout_seed=1)}
+    assert other != sets[0.1] and 150 < len(other) < 250
+    held = Source(str(path), holdout=0.2, share=0.1)
+    assert list(records(held, "validation")) == list(records(Source(str(path), holdout=0.2), "validation"))
+    assert fingerprint(held, "validation") == fingerprint(Source(str(path), holdout=0.2), "validation")
+    assert len({fingerprint(Source(str(path), share=share), "train") for share in (0.1, 0.5, 1.0)}) == 3
+    with pytest.raises(UserError, match="source share is 0.0: it must be above 0 and at most 1"):
+        check(Source(str(path), share=0.0))

@@ -1,0 +1,32 @@
+"""CoNLL-2003: names of persons, places, organisations and others in news, by a BERT of 4 blocks x 256.
+
+Command:  TERCET_DATA=... python -m research train experiments/conll2003.py
+          TERCET_DATA=... python -m research train experiments/conll2003.py --init.path runs/mlm_encoder_cased --out runs/conll_pretrained
+          python -m research evaluate runs/conll_pretrained --split test --out scores
+Source:   Tjong Kim Sang and De Meulder (2003); cased pieces, for capitals tell names apart (Devlin et al., 2019, section 5.3).
+"""
+
+from dataclasses import replace
+
+from experiments.local import source, tokenizer
+from research.config import Optimizer, Run, Schedule
+from research.data.corpus import Data
+from research.models import preset
+from research.objectives.tagging import Tagging
+
+
+def config() -> Run:
+    """Return the run."""
+    return Run(
+        name="conll2003",
+        arch=replace(preset("bert-mini"), vocab_size=0, max_length=128),
+        objective=Tagging(tags="tags"),
+        data=Data(sources=(source("conll2003"),), tokenizer=tokenizer("bert-base-cased"), length=64),
+        optimizer=Optimizer(learning_rate=5e-4),
+        schedule=Schedule("linear", warmup=100),
+        epochs=5.0,
+        batch_size=12,
+        evaluate_every=400,
+        save_every=400,
+        best_by="f1",
+    )
