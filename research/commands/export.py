@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
     check_writable(options.folder.absolute().parent, "FOLDER")
     if options.adapter:
         check_adapter(options.run)
+        if options.checkpoint.startswith("average:"):
+            raise UserError("--adapter: the mean of checkpoints is no low-rank update: leave --adapter out, or name one step")
 
     from research.train.restore import load_run  # jax
 

@@ -30,7 +30,7 @@ from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, evaluator
 from research.train.session import keep_compiled, prepared_for, rows_of
 from research.train.step import Trainer, trainer
-from research.types import Split, State, UserError, Vocabulary
+from research.types import Split, UserError, Vocabulary
 
 
 class Loaded(NamedTuple):
@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     tokenizer: Any
     vocabulary: Vocabulary
     trainer: Trainer
-    trainable: Any  # what was trained of it, as the parameters are: averaged or raw
+    trainable: Any  # what was trained of it, as the parameters are: averaged or raw; None of several checkpoints' mean
 
 
 def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = False) -> Loaded:
@@ -64,8 +64,16 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
     words = vocabulary(tokenizer)
     compiled = trainer(run, words, _mesh(run))
     with Checkpoints(folder / "checkpoints", run.keep) as checkpoints:
-        state, trainable = _restored(checkpoints, checkpoint, folder, compiled.shapes, averaged=run.ema and not raw)
-    params = compiled.merge(trainable, state.frozen)
+        steps = _steps(checkpoints, checkpoint, folder)
+        for step in steps:
+            state, notes = checkpoints.restore(compiled.shapes, step)
+            for note in notes:
+                print(f"warning: {note}", file=sys.stderr)
+            trainable = state.averages if run.ema and not raw else state.trainable
+            found = compiled.merge(trainable, state.frozen)
+            params = found if step == steps[0] else jax.tree.map(jnp.add, params, found)
+    if len(steps) > 1:  # the mean of the models: that of low-rank factors would be another model
+        params, trainable = jax.tree.map(lambda total: total / len(steps), params), None
     return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled, trainable)
 
 
@@ -115,26 +123,14 @@ def _mesh(run: Run) -> jax.sharding.Mesh:
         return sharding.create_mesh(Mesh(data=1))
 
 
-def _restored(
-    checkpoints: Checkpoints, name: str, folder: pathlib.Path, shapes: State, averaged: bool
-) -> tuple[State, Any]:
-    """Return the state that `name` means, and its trained parameters: of several states the newest, and their mean."""
-    steps: list[int | None]
-    if name.startswith("average:"):
-        count, there = name.removeprefix("average:"), checkpoints.steps()
-        if not count.isdecimal() or not 1 <= int(count) <= len(there):
-            raise UserError(f"checkpoint {name!r}: {folder} keeps {len(there)}, so give average:1 to average:{len(there)}")
-        steps = there[-int(count) :]
-    else:
-        steps = [_step(checkpoints, name, folder)]
-    mean = None
-    for step in steps:
-        state, notes = checkpoints.restore(shapes, step)
-        for note in notes:
-            print(f"warning: {note}", file=sys.stderr)
-        found = state.averages if averaged else state.trainable
-        mean = found if mean is None else jax.tree.map(jnp.add, mean, found)
-    return state, mean if len(steps) == 1 else jax.tree.map(lambda total: total / len(steps), mean)
+def _steps(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> list[int | None]:
+    """Return the steps whose mean `name` means, the newest last; None is the newest good one."""
+    if not name.startswith("average:"):
+        return [_step(checkpoints, name, folder)]
+    count, there = name.removeprefix("average:"), checkpoints.steps()
+    if not count.isdecimal() or not 1 <= int(count) <= len(there):
+        raise UserError(f"checkpoint {name!r}: {folder} keeps {len(there)}, so give average:1 to average:{len(there)}")
+    return there[-int(count) :]
 
 
 def _step(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> int | None:
