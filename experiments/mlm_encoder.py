@@ -2,7 +2,7 @@
 
 What the fine-tuning experiments start from; `mlm_encoder_cased.py` is its sister for names.
 
-Command:  python -m research train experiments/mlm_encoder.py
+Command:  TERCET_DATA=... python -m research train experiments/mlm_encoder.py
 Source:   Devlin et al. (2019), section 3.1, without next-sentence prediction; size of Turc et al. (2019).
 """
 

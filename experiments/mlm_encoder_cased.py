@@ -1,6 +1,7 @@
 """The encoder of `mlm_encoder.py` in the pieces of bert-base-cased: capitals tell names apart.
 
-Command:  python -m research train experiments/mlm_encoder_cased.py
+Command:  TERCET_DATA=... python -m research train experiments/mlm_encoder_cased.py
+Source:   as mlm_encoder.py.
 """
 
 from dataclasses import replace

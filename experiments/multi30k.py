@@ -1,7 +1,7 @@
 """Multi30k English-German from scratch: the published tiny transformer.
 
-Command:  TERCET_DATA=data python -m research train experiments/multi30k.py
-          python -m research evaluate runs/multi30k --checkpoint average:10 --split test --method beam --beams 5 --out scores
+Command:  TERCET_DATA=... python -m research train experiments/multi30k.py
+          python -m research evaluate runs/multi30k --checkpoint average:10 --split test --generate --tokenised --decoding.method beam --decoding.beams 5 --out scores
 Source:   Wu et al. (2021), "Good for Misconceived Reasons: An Empirical Revisiting on the Need for Visual Context in
           Multimodal Machine Translation", section 4 and table 2, Transformer-Tiny: 41.02 BLEU on test2016 (multi-bleu).
           4 + 4 layers, width 128, feed-forward 256, 4 heads, dropout 0.3, joint 10k merges, label smoothing 0.1, Adam
@@ -18,9 +18,9 @@ tokenises them once more and is no published figure's equal.
 import functools
 import gzip
 import json
-import os
 import pathlib
 
+from experiments import local
 from research.config import Loss, Optimizer, Run, Schedule
 from research.data.cache import cached, fingerprint, hash_file
 from research.data.corpus import Data
@@ -28,9 +28,10 @@ from research.data.sources import Source
 from research.data.tokenizer import Tokenizer
 from research.models.arch import Arch
 from research.objectives.seq2seq import Seq2Seq
+from research.types import UserError
 
 SPLITS = ("train", "validation", "test")
-EPOCH = 53  # updates
+EPOCH = 56  # updates
 
 
 def config() -> Run:
@@ -55,7 +56,7 @@ def config() -> Run:
         ),
         objective=Seq2Seq(target_length=64, begin="eos"),
         data=Data(
-            sources=(Source(str(prepared(pathlib.Path(os.environ.get("TERCET_DATA", "data")) / "multi30k_en_de"))),),
+            sources=(Source(str(prepared(local.FOLDER / "multi30k_en_de"))),),
             tokenizer=Tokenizer(kind="bpe", size=10_000, sentinels=0),
             length=64,
         ),
@@ -74,6 +75,9 @@ def config() -> Run:
 def prepared(folder: pathlib.Path) -> pathlib.Path:
     """Return a folder of the pairs in `folder` as Moses tokenises them, lower-cased, made once."""
     files = {split: folder / f"{split}.jsonl.gz" for split in SPLITS}
+    for file in files.values():
+        if not file.is_file():
+            raise UserError(f"{file}: no such file: set TERCET_DATA to the folder that holds multi30k_en_de")
 
     def build(into: pathlib.Path) -> None:
         for split, file in files.items():

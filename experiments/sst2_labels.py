@@ -1,0 +1,116 @@
+"""What pre-training buys on SST-2, by how it is adapted and how many labels there are: 4 ways x 3 shares x 3 seeds.
+
+Command:  TERCET_DATA=... python -m experiments.sst2_labels --init runs/mlm_encoder
+Source:   the question of Howard and Ruder (2018), section 5.1, and Hu et al. (2022).
+
+Every run is a folder under --out: a finished one is not run again, an interrupted one goes on. A seed names the weights
+that are fresh, the order of the rows, the dropout, and which labels there are. Prints the table of test accuracies with
+intervals over seeds, and writes it as results.jsonl and labels.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from dataclasses import replace
+
+from experiments import sst2
+from research.config import Adapter, Init, Optimizer, Run, Schedule
+from research.types import UserError
+
+HEAD = r"^(?!classifier/|pooler/)"  # everything but the head
+WAYS: dict[str, tuple[bool, Adapter, float]] = {  # pre-trained, what is trained, learning rate
+    "from scratch": (False, Adapter(), 3e-4),
+    "pre-trained, frozen": (True, Adapter("freeze", frozen=HEAD), 3e-3),
+    "pre-trained, LoRA": (True, Adapter("lora", targets=r"block_\d+/.*/kernel$"), 1e-3),
+    "pre-trained, full": (True, Adapter(), 3e-4),
+}
+STEPS = {0.01: 100, 0.1: 250, 1.0: 600}  # 40, 11 and 2.6 epochs
+SEEDS = (0, 1, 2)
+
+
+def cell(way: str, share: float, seed: int, init: str) -> Run:
+    """Return one run of the table."""
+    run = sst2.config()
+    pretrained, adapter, rate = WAYS[way]
+    source = replace(run.data.sources[0], share=share, holdout_seed=seed)
+    return replace(
+        run,
+        name=f"sst2_{way.split()[-1]}_{share:g}_{seed}",
+        init=Init(init if pretrained else ""),
+        adapter=adapter,
+        data=replace(run.data, sources=(source,)),
+        optimizer=Optimizer(learning_rate=rate),
+        schedule=Schedule("linear", warmup=STEPS[share] // 10),
+        epochs=0.0,
+        steps=STEPS[share],
+        seed=seed,
+        evaluate_every=0,
+        save_every=0,
+        best_by="accuracy",
+    )
+
+
+def main() -> None:
+    """Run what is missing of the table, and print it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--init", default="runs/mlm_encoder", help="the pre-trained encoder: a run or a folder")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/sst2_labels"))
+    options = parser.parse_args()
+
+    from research.train.loop import train
+
+    results = []
+    for share in STEPS:
+        for seed in SEEDS:
+            for way in WAYS:
+                run = cell(way, share, seed, options.init)
+                folder = options.out / run.name
+                try:
+                    if train(run, folder) == "interrupted":
+                        raise SystemExit(75)
+                except UserError as error:
+                    raise SystemExit(f"error: {error}") from None
+                results.append(measured(folder, way, share, seed))
+    (options.out / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in results))
+    report(results, options.out)
+
+
+def measured(folder: pathlib.Path, way: str, share: float, seed: int) -> dict:
+    """Return the row of a finished run: its accuracy on the test split, and what was trained."""
+    from research.report.logs import read_run
+    from research.train.restore import evaluate_run
+
+    kept = folder / "test.json"
+    if not kept.exists():
+        scores = evaluate_run(folder, "latest", "test")
+        kept.write_text(json.dumps({name: scores[name] for name in ("accuracy", "accuracy_interval", "loss", "ece")}))
+    record = read_run(folder)
+    counts = {"parameters": record["parameters"], "trainable": record["trainable"]}
+    return {"way": way, "share": share, "seed": seed, **counts, **json.loads(kept.read_text())}
+
+
+def report(results: list[dict], folder: pathlib.Path) -> None:
+    """Print the mean accuracy of each cell with its 95 % interval over seeds, and draw the learning curves."""
+    from research.commands.table import show
+    from research.report.figures import intervals_plot
+    from research.tasks.intervals import over_seeds
+
+    cells = {
+        (way, share): over_seeds([row["accuracy"] for row in results if (row["way"], row["share"]) == (way, share)])
+        for way in WAYS
+        for share in STEPS
+    }
+    trained = {row["way"]: row["trainable"] for row in results}
+    rows = [
+        (way, f"{trained[way]:,}", *("{:.3f} [{:.3f}, {:.3f}]".format(*cells[way, share]) for share in STEPS))
+        for way in WAYS
+    ]
+    show("SST-2 test accuracy", ("", "trained", *(f"{share:.0%} of the labels" for share in STEPS)), rows)
+    curves = {way: [(share, *cells[way, share]) for share in STEPS] for way in WAYS}
+    intervals_plot(curves, folder / "labels.png", xlabel="share of the labels", ylabel="test accuracy")
+
+
+if __name__ == "__main__":
+    main()
