@@ -1,0 +1,133 @@
+"""Sentences a second of fine-tuning on SST-2: packed rows, padded rows, and transformers' Trainer, in alternation.
+
+Command:  TERCET_DATA=... python -m experiments.bench_finetune [--peer torch] [--rounds 3] [--steps 20]
+Source:   a BERT of 4 blocks x 256 with random weights, dropout 0.1, AdamW, float32, about 32 sentences an update; the peer is
+          transformers' BertForSequenceClassification in its Trainer with DataCollatorWithPadding (each batch as long as its
+          longest sentence).
+Limit:    a padded batch computes what its longest sentence needs for all of them; a packed one what all need together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from experiments import sst2
+
+SENTENCES = 32
+ROWS = 12  # of 64 tokens: 2.5 sentences each
+
+
+def main() -> None:
+    """Print a line of JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--peer", choices=("none", "torch"), default="none", help="torch: transformers' own Trainer")
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each, in alternation; the median counts")
+    parser.add_argument("--steps", type=int, default=20, help="updates of a run")
+    options = parser.parse_args()
+    makers = {"packed": ours(ROWS, per_row=16), "padded": ours(SENTENCES, per_row=1)}
+    if options.peer == "torch":
+        makers["trainer"] = theirs()
+    for make in makers.values():
+        make(3)  # compiles
+    speeds: dict[str, list[float]] = {who: [] for who in makers}
+    for _ in range(options.rounds):
+        for who, make in makers.items():
+            sentences, seconds = make(options.steps)
+            speeds[who].append(sentences / seconds)
+    medians = {who: statistics.median(each) for who, each in speeds.items()}
+    row = {f"{who}_sentences_per_s": round(speed, 1) for who, speed in medians.items()}
+    row |= {"spread": {who: round(max(each) / min(each), 2) for who, each in speeds.items()}}
+    row |= {f"packed_over_{who}": round(medians["packed"] / medians[who], 2) for who in medians if who != "packed"}
+    print(json.dumps(row))
+
+
+def ours(rows: int, per_row: int) -> Callable[[int], tuple[float, float]]:
+    """Return a function of a number of updates that returns the sentences read and the seconds taken."""
+    import jax
+
+    from research.train.session import open_session
+
+    run = sst2.config()
+    run = replace(run, objective=replace(run.objective, per_row=per_row), batch_size=rows, epochs=0.0, steps=1000)
+    session = open_session(run)
+    state = session.trainer.initialize()
+    done = 0
+
+    def make(steps: int) -> tuple[float, float]:
+        nonlocal state, done
+        sentences, started = 0.0, time.perf_counter()
+        for _ in range(steps):
+            record = session.training.batch(done)
+            sentences += float(record["weights"].sum())
+            state, found = session.trainer.update(state, session.trainer.place(record))
+            done += 1
+        jax.block_until_ready(found)
+        return sentences, time.perf_counter() - started
+
+    return make
+
+
+def theirs() -> Callable[[int], tuple[float, float]]:
+    """Return the same function of transformers' Trainer."""
+    import tempfile
+
+    import datasets
+    import transformers
+
+    from experiments import local
+
+    name = str(local.tokenizer("bert-base-uncased").path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    lines = (local.FOLDER / "sst2" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    examples = [json.loads(line) for line in lines]
+    read = tokenizer([each["text"] for each in examples], truncation=True, max_length=64)
+    data = datasets.Dataset.from_dict({**read, "label": [int(each["label"] == "positive") for each in examples]})
+    model = transformers.BertForSequenceClassification(
+        transformers.BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=1024,
+            max_position_embeddings=128,
+        )
+    )
+    collator = transformers.DataCollatorWithPadding(tokenizer)
+
+    class Clock(transformers.TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            self.started = time.perf_counter()
+
+        def on_train_end(self, *_, **__):
+            self.seconds = time.perf_counter() - self.started
+
+    def make(steps: int) -> tuple[float, float]:
+        clock = Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = transformers.TrainingArguments(
+                folder,
+                per_device_train_batch_size=SENTENCES,
+                max_steps=steps,
+                learning_rate=3e-4,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+                dataloader_pin_memory=False,
+            )
+            transformers.Trainer(
+                model, arguments, train_dataset=data, data_collator=collator, callbacks=[clock]
+            ).train()
+        return steps * SENTENCES, clock.seconds
+
+    return make
+
+
+if __name__ == "__main__":
+    main()
