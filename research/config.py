@@ -20,7 +20,7 @@ from research.data.batches import shares
 from research.data.corpus import Data
 from research.data.tokenizer import promised
 from research.models.arch import Arch, validate
-from research.objectives import OBJECTIVES
+from research.objectives import OBJECTIVES, TASKS
 from research.types import UserError, did_you_mean
 
 AnyObjective = functools.reduce(operator.or_, OBJECTIVES.values())
@@ -198,6 +198,11 @@ class Run:
     """Evaluations in a row without a new best after which the run ends; 0: it runs to its last step."""
     tensorboard: bool = False
     """Mirror metrics.jsonl to TensorBoard event files."""
+
+
+def is_task(run: Run) -> bool:
+    """Return whether `run` learns from records with columns rather than from running text."""
+    return isinstance(run.objective, tuple(TASKS.values()))
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

@@ -48,11 +48,12 @@ def main(arguments: list[str]) -> int:
         file = file or f"runs/{run.name if run else 'text'}-data.json"
         check_writable(pathlib.Path(file).parent, "--json")
 
+    from research.config import is_task
     from research.train.progress import documents_read
 
     with documents_read() as progress:
         prepared = _prepared(run, data, splits, progress)
-    if _is_task(run):
+    if run and is_task(run):
         run = dataclasses.replace(run, objective=prepared.objective)
         found = describe_task(prepared)
         _show_task(found)
@@ -92,14 +93,10 @@ def _configuration(arguments: list[str]) -> tuple[Any, Any]:
     return None, data
 
 
-def _is_task(run: Any) -> bool:
-    from research.objectives import TASKS
-
-    return run is not None and isinstance(run.objective, tuple(TASKS.values()))
-
-
 def _prepared(run: Any, data: Any, splits: tuple[str, ...], progress: Any) -> Any:
-    if _is_task(run):
+    from research.config import is_task
+
+    if run and is_task(run):
         from research.tasks.prepare import prepare as prepare_task
 
         return prepare_task(run.objective, data, splits, progress, run.arch.structure)

@@ -9,10 +9,10 @@ import pathlib
 import tomllib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from research.config import Run, from_json
+from research.config import Run, from_json, is_task
 from research.data.sources import Source, kind, name
 from research.models.arch import Arch
-from research.objectives import OBJECTIVES, PRETRAINING
+from research.objectives import OBJECTIVES
 from research.report import logs
 from research.types import HeadKind, Structure, UserError, Vocabulary
 
@@ -185,11 +185,6 @@ def remarks(run: Run, tokenizer: Any, vocabulary: Vocabulary) -> list[str]:
 def objective_name(run: Run) -> str:
     """Return the name of the objective of `run` in the table of objectives."""
     return next(key for key, cls in OBJECTIVES.items() if type(run.objective) is cls)
-
-
-def is_task(run: Run) -> bool:
-    """Return whether `run` learned from records with columns rather than from running text."""
-    return objective_name(run) not in PRETRAINING
 
 
 def is_hub_id(source: Source) -> bool:

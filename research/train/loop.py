@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from research.config import Run, differences, from_json, to_json
+from research.config import Run, differences, from_json, is_task, to_json
 from research.data.tokenizer import save as save_tokenizer
 from research.report import logs
 from research.tasks import summary
@@ -23,7 +23,7 @@ from research.train import adapter, metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM
 from research.train.progress import Progress
-from research.train.session import Session, baseline, is_task, open_session, rows_of
+from research.train.session import Session, baseline, open_session, rows_of
 from research.types import Diverged, State, UserError
 
 Status = Literal["new", "unfinished", "done"]

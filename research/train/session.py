@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from research.config import Run, check
+from research.config import Run, check, is_task
 from research.data import cache
 from research.data.batches import Rows
 from research.data.corpus import Prepared, prepare
 from research.data.packing import Progress
 from research.data.tokenizer import load, vocabulary
 from research.models.arch import with_head
-from research.objectives import TASKS
 from research.tasks.prepare import Prepared as TaskPrepared
 from research.tasks.prepare import prepare as prepare_task
 from research.train import memory, origin, sharding
@@ -84,11 +83,6 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
         run = dataclasses.replace(run, steps=probe(run, prepared.vocabulary, devices, training), minutes=0.0)
     compiled = trainer(run, prepared.vocabulary, devices)
     return Session(run, prepared, compiled, training, evaluator(run, prepared.vocabulary, compiled), estimate)
-
-
-def is_task(run: Run) -> bool:
-    """Return whether `run` learns from records with columns rather than from running text."""
-    return isinstance(run.objective, tuple(TASKS.values()))
 
 
 def prepared_for(
