@@ -36,6 +36,12 @@ LABELS = {
     "scored": "tokens scored",
     "unigram_loss": "loss of the training unigram",
 }
+OF_LABELS = {  # what of these is another thing where labels are told, not tokens
+    "loss": "loss (nats a label)",
+    "accuracy": "accuracy",
+    "scored": "labels scored",
+    "unigram_loss": "loss of the labels' shares in training",
+}
 HIDDEN = ("confusion", "labels", "types")  # shown apart, or in the files of --out
 
 
@@ -137,9 +143,10 @@ def source_of(path: str, more: list[str]) -> Any:
 
 def rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the scores as (label, value) in a fixed order; what is not defined is left out."""
-    order = [*(name for name in LABELS if name in scores), *(name for name in scores if name not in LABELS)]
+    words = LABELS if "perplexity" in scores else LABELS | OF_LABELS
+    order = [*(name for name in words if name in scores), *(name for name in scores if name not in words)]
     order = [name for name in order if name not in HIDDEN and not name.endswith("_interval") and scores[name] is not None]
-    return [(LABELS.get(name, name), _shown(scores[name]) + _around(scores.get(f"{name}_interval"))) for name in order]
+    return [(words.get(name, name), _shown(scores[name]) + _around(scores.get(f"{name}_interval"))) for name in order]
 
 
 def _around(interval: list[float] | None) -> str:

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from research.commands import overrides
-from research.commands.arguments import check_writable, take
+from research.commands.arguments import check_writable, checkpoint, take
 from research.generate.settings import Decoding, check
 from research.types import UserError
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("predict needs a model and a file first: python -m research predict MODEL FILE --out FILE")
     (model, file), rest = arguments[:2], arguments[2:]
     out, rest = take(rest, "--out")
-    checkpoint, rest = take(rest, "--checkpoint")
+    named, rest = take(rest, "--checkpoint")
     width, rest = take(rest, "--batch-size")
     if not out:
         raise UserError("--out is missing: name the file that predictions go to")
@@ -58,10 +58,10 @@ def main(arguments: list[str]) -> int:
     from research.train.predict import open_predictor, predict
     from research.train.progress import Progress
 
-    job = {"format": FORMAT, "model": model, "checkpoint": checkpoint, **_stamp(source), "decoding": repr(decoding)}
+    predictor = open_predictor(model, named and checkpoint(named), int(width or 16))
+    job = {"format": FORMAT, "model": model, "step": predictor.step, **_stamp(source), "decoding": repr(decoding)}
     partial, note = target.with_name(target.name + ".partial"), target.with_name(target.name + ".partial.json")
     done, wrong = _resume(partial, note, job)
-    predictor = open_predictor(model, checkpoint or "latest", int(width or 16))
     rows = itertools.islice(rows_of_file(source), done, None)
     if done:
         print(f"going on after {done:,} records", file=sys.stderr)

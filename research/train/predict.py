@@ -63,25 +63,28 @@ class Predictor(NamedTuple):
     reader: Reader
     length: int  # tokens of a row
     batch_size: int
+    step: int | None  # of the run's checkpoint; None of a folder
 
 
-def open_predictor(path: str, checkpoint: str = "latest", batch_size: int = 16) -> Predictor:
+def open_predictor(path: str, checkpoint: str | None = None, batch_size: int = 16) -> Predictor:
     """Return the predictor of a run of a task, of a folder in Hugging Face's layout with a task's head, or of a hub id.
 
     Raises:
         UserError: There is no model, or none for a task: a pre-trained one is to be fine-tuned first.
     """
     if (pathlib.Path(path) / logs.RUN).exists():
-        loaded = load_run(pathlib.Path(path), checkpoint)
-        model, params, run = loaded.model, loaded.params, loaded.run
+        loaded = load_run(pathlib.Path(path), checkpoint or "latest")
+        model, params, run, step = loaded.model, loaded.params, loaded.run, loaded.step
         objective, length, tokenizer = run.objective, run.data.length, loaded.tokenizer
     else:
+        if checkpoint:
+            raise UserError(f"--checkpoint {checkpoint}: {path} is no run: it has one set of parameters")
         keep_compiled()
         folder = locate(path)
         found = pretrained(folder)
         if found.tokenizer is None:
             raise UserError(f"{folder} has no tokenizer: add tokenizer.json and tokenizer_config.json")
-        model, params, tokenizer = found.model, found.params, found.tokenizer
+        model, params, tokenizer, step = found.model, found.params, found.tokenizer, None
         objective, length = _recorded(folder) or _named(folder, found.arch)
     if not isinstance(objective, tuple(OBJECTIVES.values())):
         raise UserError(
@@ -92,7 +95,7 @@ def open_predictor(path: str, checkpoint: str = "latest", batch_size: int = 16) 
     start = getattr(words, objective.start) if hasattr(objective, "start") else None
     stop = () if words.eos is None else (words.eos,)
     reader = Reader(tokenizer, words, model.arch.structure, objective, start, stop)
-    return Predictor(model, params, objective, Coder(tokenizer, words), reader, length, batch_size)
+    return Predictor(model, params, objective, Coder(tokenizer, words), reader, length, batch_size, step)
 
 
 def _recorded(folder: pathlib.Path) -> tuple[Any, int] | None:

@@ -1,0 +1,124 @@
+"""`predict`: a line for each record, also where the process was killed on the way; mistakes are one line."""
+
+import json
+
+import jax
+import pytest
+
+from research.data.tokenizer import Tokenizer, train, vocabulary
+from research.interop import export
+from research.models.arch import Arch, with_head
+from research.models.transformer import initial_parameters
+from research.train import predict as room
+from tests.interop.test_export import Readme
+
+TEXTS = ["one good film", "a bad one", "neither of them", "good", "bad bad bad film"] * 3
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder of a random classifier, in Hugging Face's layout."""
+    tokenizer = train(Tokenizer(kind="wordpiece", size=120, sentinels=0, min_frequency=1), TEXTS)
+    words = vocabulary(tokenizer)
+    shape = Arch(width=16, layers=1, heads=2, mlp_width=32, max_length=24, types=2, vocab_size=words.size)
+    arch = with_head(shape, "sequence", 2)
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    params = jax.device_get(initial_parameters(arch, jax.random.key(0)))
+    options = {"labels": ("bad", "good"), "problem": "single_label"}
+    export.write(folder, arch, params, tokenizer, words, Readme(), **options)
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    return path
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_record_has_a_line(model, file, tmp_path, command):
+    status, out, err = command("predict", model, file, "--out", tmp_path / "out.jsonl")
+    assert (status, out) == (0, f"15 records -> {tmp_path / 'out.jsonl'}\n")
+    answers = lines(tmp_path / "out.jsonl")
+    assert [answer["line"] for answer in answers] == list(range(1, 16))
+    assert all(set(answer["probabilities"]) == {"bad", "good"} for answer in answers)
+    assert sorted(tmp_path.glob("out*")) == [tmp_path / "out.jsonl"]
+
+
+def test_a_bad_record_is_told_with_its_line_and_the_rest_go_on(model, file, tmp_path, command):
+    file.write_text('{"text": "good"}\n{"text": \n{"text": 3, "n": 1}\n{"text": "bad"}\n')
+    status, out, err = command("predict", model, file, "--out", tmp_path / "out.jsonl")
+    assert status == 1 and out.endswith("out.jsonl, 2 of them wrong\n")
+    answers = lines(tmp_path / "out.jsonl")
+    assert ["error" in answer for answer in answers] == [False, True, True, False]
+    assert f"{file}:2: not a JSON object" in answers[1]["error"] and f"warning: {file}:3: column" in err
+
+
+def test_stopped_on_the_way_it_goes_on_to_the_same_file(model, file, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(room, "CHUNK", 4)
+    assert command("predict", model, file, "--out", tmp_path / "whole.jsonl")[0] == 0
+    real, met = room.encode_rows, []
+
+    def killed(*arguments):
+        met.append(1)
+        if len(met) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "encode_rows", killed)
+        assert command("predict", model, file, "--out", tmp_path / "parts.jsonl")[0] == 130
+    partial = tmp_path / "parts.jsonl.partial"
+    assert not (tmp_path / "parts.jsonl").exists() and len(lines(partial)) == 8
+    with open(partial, "ab") as torn:
+        torn.write(b'{"line": 9, "pred')
+    status, _, err = command("predict", model, file, "--out", tmp_path / "parts.jsonl")
+    assert status == 0 and "going on after 8 records" in err
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+    # What was begun of one file is not finished with another.
+    partial.write_text('{"line": 1}\n')
+    (tmp_path / "parts.jsonl").rename(tmp_path / "done.jsonl")
+    with monkeypatch.context() as patched:
+        met.clear()
+        patched.setattr(room, "encode_rows", killed)
+        command("predict", model, file, "--out", tmp_path / "parts.jsonl")
+    file.write_text('{"text": "another"}\n')
+    status, _, err = command("predict", model, file, "--out", tmp_path / "parts.jsonl")
+    assert status == 2 and "was begun with another size" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{model}"], "predict needs a model and a file first"),
+        (["{model}", "{file}"], "--out is missing"),
+        (["{model}", "none.jsonl", "--out", "x"], "none.jsonl: no such file"),
+        (["{model}", "{file}", "--out", "{file}"], "is there already: remove it"),
+        (["{file}", "{file}", "--out", "x"], "give an existing folder"),
+        (["{model}", "{file}", "--out", "x", "--batch-size", "0"], "--batch-size is 0"),
+        (["{model}", "{file}", "--out", "x", "--metod", "beam"], "unknown field --metod: did you mean --method?"),
+        (["{model}", "{file}", "--out", "x", "--checkpoint", "worst"], "--checkpoint: 'worst' is not latest"),
+        (["{model}", "{file}", "--out", "x", "--checkpoint", "3"], "is no run: it has one set of parameters"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, model, file, tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [each.replace("{model}", str(model)).replace("{file}", str(file)) for each in arguments]
+    status, out, err = command("predict", *given)
+    assert (status, out) == (2, "") and message in err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_imports_no_jax():
+    import subprocess
+    import sys
+
+    code = "import sys; from research.commands.predict import main; main(['--help']); print('jax' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("False\n") and "--out" in result.stdout
