@@ -94,5 +94,16 @@ def export(run: pathlib.Path, loaded: Loaded, folder: pathlib.Path, *, raw: bool
     start = getattr(words, objective.start) if loaded.run.arch.structure == "encoder-decoder" else None
     made = card.create(run, loaded.step, loaded.tokenizer, words, raw=raw)
     record = to_json(loaded.run)
-    write(folder, loaded.run.arch, loaded.params, loaded.tokenizer, words, made, decoder_start=start, record=record)
+    write(
+        folder,
+        loaded.run.arch,
+        loaded.params,
+        loaded.tokenizer,
+        words,
+        made,
+        decoder_start=start,
+        record=record,
+        labels=getattr(objective, "labels", ()),
+        problem=getattr(objective, "problem", ""),
+    )
     return card.remarks(loaded.run, loaded.tokenizer, words)

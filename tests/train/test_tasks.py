@@ -180,3 +180,14 @@ def test_a_pretrained_model_answers_no_records(tmp_path):
     with pytest.raises(UserError, match=r"was pre-trained \(Masked\), for no task: fine-tune it first"):
         open_predictor(str(tmp_path / "run"))
     assert pathlib.Path(tmp_path / "run").exists()
+
+
+def test_an_exported_classifier_names_its_labels_and_answers_the_same(trained, folder, tmp_path):
+    from research.commands.export import export
+
+    run = trained("classification")
+    export(run, load_run(run), tmp_path / "exported")
+    config = json.loads((tmp_path / "exported" / "config.json").read_text())
+    assert config["id2label"] == {"0": "cat", "1": "none"} and config["problem_type"] == "single_label_classification"
+    rows = list(rows_of_file(folder / "test.jsonl"))
+    assert list(predict(open_predictor(str(tmp_path / "exported")), rows)) == list(predict(open_predictor(str(run)), rows))
