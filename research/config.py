@@ -193,9 +193,9 @@ class Run:
     keep: int = 2
     """Newest checkpoints kept, besides the best among those evaluated at their step."""
     best_by: str = "loss"
-    """Score of the evaluations that tells which is best: the lowest loss, or the highest of any other (accuracy, f1)."""
+    """Score of the evaluations that tells which is best: the lowest loss or error, the highest accuracy, f1, ..."""
     patience: int = 0
-    """Evaluations in a row without a new best after which the run ends; 0: it runs to its last step."""
+    """Evaluations in a row without a new best, which is saved, after which the run ends; 0: it runs to its last step."""
     tensorboard: bool = False
     """Mirror metrics.jsonl to TensorBoard event files."""
 
@@ -386,6 +386,9 @@ def _check_adapter(adapter: Adapter) -> None:
 def _check_shape(run: Run) -> None:
     """Refuse a model, an objective and rows that do not go together."""
     validate(run.arch)
+    problem = getattr(run.objective, "problem", "single_label")
+    if problem != "single_label" and (run.loss.label_smoothing or run.loss.z_loss):
+        raise UserError(f"loss.label_smoothing and loss.z_loss are for one of several, not for {problem}: set them to 0")
     run.objective.check(run.data.length, None if run.data.tokenizer.path else promised(run.data.tokenizer))
     structures = run.objective.structures
     if run.arch.structure not in structures:

@@ -42,8 +42,8 @@ class Seq2Seq:
     """Tokens of the target part of a row, its end token included; data.length is that of the source part."""
     keep: Literal["start", "end"] = "start"
     """Which end of a source that is too long is read; of a target it is always the start."""
-    begin: Literal["pad", "eos"] = "pad"
-    """Token that the decoder begins with: pad as T5, eos as BART; of a pre-trained model, its own."""
+    begin: Literal["", "pad", "eos"] = ""
+    """Token that the decoder begins with: pad as T5, eos as BART; empty: a pre-trained model's own, pad for a fresh one."""
     per_row: int = 16
     """Most pairs that share a row; 1: none."""
 
@@ -56,7 +56,7 @@ class Seq2Seq:
     @property
     def start(self) -> str:
         """The field of Vocabulary whose token the decoder begins with."""
-        return self.begin
+        return self.begin or "pad"
 
     def check(self, length: int, vocabulary: Vocabulary | None = None) -> None:
         """Raise a UserError if a field or the length of rows cannot work."""

@@ -72,9 +72,9 @@ def sources(objective: Seq2Seq, coder: Coder, length: int, examples: Sequence[Ex
 
 def begin(objective: Seq2Seq, known: Vocabulary) -> int:
     """Return the token that the decoder begins with."""
-    token = getattr(known, objective.begin)
+    token = getattr(known, objective.start)
     if token is None:
-        raise UserError(f"objective.begin is {objective.begin}, and the tokenizer has none: choose the other")
+        raise UserError(f"objective.begin is {objective.start}, and the tokenizer has none: choose the other")
     return token
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import signal
@@ -203,6 +204,7 @@ def _steps(
                 write("train", done, {**values, "tokens_per_s": rate, "seconds": seconds})
                 progress.update(done, tokens=done * tokens_a_step, loss=values["loss"], tokens_per_s=rate)
             cost = evaluate(state, done) if evaluating else None
+            saving |= evaluating and run.patience > 0 and costs.index(min(costs)) == len(costs) - 1  # or it would be lost
             if evaluating and not ending and out_of_patience(costs, run.patience):
                 progress.note(f"no better {run.best_by} in {run.patience} evaluations: ending after step {done}")
                 ending = True
@@ -222,16 +224,23 @@ def _steps(
     return "done"
 
 
+LOW = ("loss", "perplexity", "bits_per_byte", "mean_squared_error", "mean_absolute_error", "ece")  # best where lowest
+NOT_THE_MODELS = ("elapsed", "unigram_loss", "majority")  # what it is compared with
+
+
 def cost_of(run: Run, scores: dict[str, Any]) -> float:
-    """Return what the best evaluation has least of: its loss, or -1 times another score.
+    """Return what the best evaluation has least of: its loss, or -1 times a score that is best where it is highest.
+
+    A score that is not defined this time (the correlation of a constant) is the worst.
 
     Raises:
         UserError: `best_by` names no score of the evaluation.
     """
-    if not isinstance(scores.get(run.best_by), int | float):
-        known = ", ".join(name for name, value in scores.items() if isinstance(value, float))
-        raise UserError(f"best_by is {run.best_by}, but evaluations have {known}: choose one of them")
-    return scores[run.best_by] if run.best_by == "loss" else -scores[run.best_by]
+    known = [name for name, value in scores.items() if isinstance(value, float) and name not in NOT_THE_MODELS]
+    if run.best_by not in known and not (run.best_by in scores and scores[run.best_by] is None):
+        raise UserError(f"best_by is {run.best_by}, but evaluations have {', '.join(known)}: choose one of them")
+    value = scores[run.best_by]
+    return math.inf if value is None or math.isnan(value) else value if run.best_by in LOW else -value
 
 
 def out_of_patience(costs: list[float], patience: int) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import sys
 from typing import Any
 
 import jax
 
 from research.config import Run, from_json
+from research.data.tokenizer import fingerprint, load, vocabulary
 from research.interop import config_json, folder
 from research.interop.positions import resize_positions
 from research.models.arch import Arch, with_head
 from research.models.paths import flatten, unflatten
 from research.models.rules import HEADS
 from research.models.transformer import parameter_shapes
+from research.objectives.seq2seq import Seq2Seq
 from research.report import logs
 from research.types import HeadKind, UserError
 
@@ -34,12 +37,41 @@ def resolve(run: Run) -> Run:
     if run.init.positions == "resize":
         own["max_length"] = run.arch.max_length
     data = run.data
+    path = run.init.path if not _is_run(run.init.path) else str(pathlib.Path(run.init.path) / "tokenizer")
+    held = folder.has_tokenizer(folder.locate(path))
     if not data.tokenizer.path:
-        path = run.init.path if not _is_run(run.init.path) else str(pathlib.Path(run.init.path) / "tokenizer")
-        if not folder.has_tokenizer(folder.locate(path)):
+        if not held:
             raise UserError(f"{path} has no tokenizer: name that of the model with --data.tokenizer.path")
         data = dataclasses.replace(data, tokenizer=dataclasses.replace(data.tokenizer, path=path))
-    return dataclasses.replace(run, arch=dataclasses.replace(arch, **own), data=data)
+    elif held and fingerprint(load(path)) != fingerprint(load(data.tokenizer.path)):
+        print(
+            f"warning: {run.init.path} was trained with another tokenizer than {data.tokenizer.path}: what it knows of its "
+            "pieces is lost; --data.tokenizer.path '' takes its own",
+            file=sys.stderr,
+        )
+    run = dataclasses.replace(run, arch=dataclasses.replace(arch, **own), data=data)
+    return _beginning(run) if isinstance(run.objective, Seq2Seq) and not run.objective.begin else run
+
+
+def _beginning(run: Run) -> Run:
+    """Return `run` with the token that the decoder of what it starts from was trained to begin with.
+
+    Raises:
+        UserError: That is neither the padding nor the end token of the tokenizer.
+    """
+    if _is_run(run.init.path):
+        begin = from_json(logs.read_run(pathlib.Path(run.init.path))["resolved"]).objective
+        begin = getattr(begin, "start", "pad")  # an encoder's run is refused for its shape
+    else:
+        start, _ = config_json.ends(folder.locate(run.init.path), run.arch.vocab_size)
+        words = vocabulary(load(run.data.tokenizer.path))
+        begin = "eos" if start == words.eos else "pad"
+        if start is not None and start not in (words.eos, words.pad):
+            raise UserError(
+                f"{run.init.path} begins its decoder with token {start}, neither padding nor end: set objective.begin to "
+                "train it to begin with pad or eos"
+            )
+    return dataclasses.replace(run, objective=dataclasses.replace(run.objective, begin=begin))
 
 
 def like(run: Run, recorded: Run) -> Run:

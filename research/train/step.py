@@ -86,6 +86,8 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
             "gradient_norm": norm,
             "finite": finite,
         }
+        if getattr(run.objective, "problem", "single_label") != "single_label":
+            del metrics["accuracy"]  # of labels apart, or of numbers: not what evaluations call so
         if run.loss.label_smoothing or run.loss.z_loss:
             metrics["regularized_loss"] = sums.total * scale
         moving = state._replace(frozen={})  # what is frozen never passes through the branch, which might copy it

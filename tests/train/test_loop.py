@@ -243,3 +243,7 @@ def test_patience_counts_evaluations_since_the_best():
     with pytest.raises(UserError, match="best_by is f1, but evaluations have loss, accuracy"):
         loop.cost_of(small.run("causal", "x", best_by="f1"), {"loss": 1.0, "accuracy": 0.5, "scored": 3})
     assert loop.cost_of(small.run("causal", "x", best_by="accuracy"), {"accuracy": 0.5}) == -0.5
+    assert loop.cost_of(small.run("causal", "x", best_by="mean_squared_error"), {"mean_squared_error": 9.0}) == 9.0
+    assert loop.cost_of(small.run("causal", "x", best_by="pearson"), {"loss": 1.0, "pearson": None}) == float("inf")
+    with pytest.raises(UserError, match="best_by is unigram_loss"):
+        loop.cost_of(small.run("causal", "x", best_by="unigram_loss"), {"loss": 1.0, "unigram_loss": 2.0})

@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard
 
 from research.commands.export import export as export_run
 from research.config import Init, Mesh, to_json
-from research.data.tokenizer import load, vocabulary
+from research.data.corpus import prepare
+from research.data.tokenizer import Tokenizer, load, save, vocabulary
 from research.interop import export, folder
 from research.models.arch import base
 from research.models.paths import flatten
@@ -148,3 +149,29 @@ def test_every_structure_starts_from_its_export_on_every_mesh(name, mesh, tmp_pa
     after = [row for row in logs.read(tmp_path / "second") if row["kind"] == "evaluation"][0]
     assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
     assert open_model(str(tmp_path / "out")).reader.objective == run.objective
+
+
+def test_a_decoder_begins_as_what_it_starts_from_was_trained_to(first, tmp_path):
+    from research.objectives.seq2seq import Seq2Seq
+
+    for name, begin in (("denoising", "eos"), ("span_corruption", "pad")):
+        run = small.run(name, first[2])
+        run = dataclasses.replace(run, arch=dataclasses.replace(run.arch, vocab_size=512))
+        (tmp_path / name).mkdir()
+        shutil.copytree(first[1] / "tokenizer", tmp_path / name / "tokenizer")
+        (tmp_path / name / "run.json").write_text(json.dumps({"configuration": {}, "resolved": to_json(run)}))
+        second = dataclasses.replace(run, objective=Seq2Seq(), init=Init(str(tmp_path / name)))
+        assert resolve(second).objective.begin == begin
+        assert resolve(dataclasses.replace(second, objective=Seq2Seq(begin="pad"))).objective.begin == "pad"
+
+
+def test_another_tokenizer_than_the_checkpoints_is_told(first, tmp_path, capsys):
+    data = dataclasses.replace(first[0].data, tokenizer=dataclasses.replace(first[0].data.tokenizer, kind="character"))
+    other = prepare(data, ("train",)).tokenizer
+    save(other, tmp_path / "other")
+    named = dataclasses.replace(data, tokenizer=Tokenizer(str(tmp_path / "other")))
+    resolve(dataclasses.replace(starting(first, first[1]), data=named))
+    assert "was trained with another tokenizer" in capsys.readouterr().err
+    named = dataclasses.replace(data, tokenizer=Tokenizer(str(first[1] / "tokenizer")))
+    resolve(dataclasses.replace(starting(first, first[1]), data=named))
+    assert capsys.readouterr().err == ""
