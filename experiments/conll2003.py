@@ -22,7 +22,7 @@ def config() -> Run:
         arch=replace(preset("bert-mini"), vocab_size=0, max_length=128),
         objective=Tagging(tags="tags"),
         data=Data(sources=(source("conll2003"),), tokenizer=tokenizer("bert-base-cased"), length=64),
-        optimizer=Optimizer(learning_rate=5e-4),
+        optimizer=Optimizer("muon", learning_rate=2e-3),
         schedule=Schedule("linear", warmup=100),
         epochs=5.0,
         batch_size=12,

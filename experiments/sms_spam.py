@@ -24,7 +24,7 @@ def config() -> Run:
         data=Data(
             sources=(source("sms_spam", holdout=0.1, holdout_test=0.2),), tokenizer=tokenizer("bert-base-uncased"), length=64
         ),
-        optimizer=Optimizer(learning_rate=3e-4),
+        optimizer=Optimizer("muon", learning_rate=2e-3),
         schedule=Schedule("linear", warmup=50),
         epochs=4.0,
         batch_size=12,

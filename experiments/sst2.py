@@ -22,7 +22,7 @@ def config() -> Run:
         arch=replace(preset("bert-mini"), vocab_size=0, max_length=128),
         objective=Classification(),
         data=Data(sources=(source("sst2"),), tokenizer=tokenizer("bert-base-uncased"), length=64),
-        optimizer=Optimizer(learning_rate=3e-4),
+        optimizer=Optimizer("muon", learning_rate=2e-3),
         schedule=Schedule("linear", warmup=100),
         epochs=4.0,
         batch_size=12,  # of about 30 sentences

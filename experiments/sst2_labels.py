@@ -20,11 +20,12 @@ from research.config import Adapter, Init, Optimizer, Run, Schedule
 from research.types import UserError
 
 HEAD = r"^(?!classifier/|pooler/)"  # everything but the head
-WAYS: dict[str, tuple[bool, Adapter, float]] = {  # pre-trained, what is trained, learning rate
-    "from scratch": (False, Adapter(), 3e-4),
-    "pre-trained, frozen": (True, Adapter("freeze", frozen=HEAD), 3e-3),
-    "pre-trained, LoRA": (True, Adapter("lora", targets=r"block_\d+/.*/kernel$"), 1e-3),
-    "pre-trained, full": (True, Adapter(), 3e-4),
+MUON, ADAMW = Optimizer("muon", learning_rate=2e-3), Optimizer(learning_rate=3e-3)  # muon is for whole matrices
+WAYS: dict[str, tuple[bool, Adapter, Optimizer]] = {  # whether pre-trained, what is trained, and how
+    "from scratch": (False, Adapter(), MUON),
+    "pre-trained, frozen": (True, Adapter("freeze", frozen=HEAD), ADAMW),
+    "pre-trained, LoRA": (True, Adapter("lora", targets=r"block_\d+/.*/kernel$"), ADAMW),
+    "pre-trained, full": (True, Adapter(), MUON),
 }
 STEPS = {0.01: 100, 0.1: 250, 1.0: 600}  # 40, 11 and 2.6 epochs
 SEEDS = (0, 1, 2)
@@ -33,7 +34,7 @@ SEEDS = (0, 1, 2)
 def cell(way: str, share: float, seed: int, init: str) -> Run:
     """Return one run of the table."""
     run = sst2.config()
-    pretrained, adapter, rate = WAYS[way]
+    pretrained, adapter, optimizer = WAYS[way]
     source = replace(run.data.sources[0], share=share, holdout_seed=seed)
     return replace(
         run,
@@ -41,7 +42,7 @@ def cell(way: str, share: float, seed: int, init: str) -> Run:
         init=Init(init if pretrained else ""),
         adapter=adapter,
         data=replace(run.data, sources=(source,)),
-        optimizer=Optimizer(learning_rate=rate),
+        optimizer=optimizer,
         schedule=Schedule("linear", warmup=STEPS[share] // 10),
         epochs=0.0,
         steps=STEPS[share],

@@ -1,0 +1,129 @@
+"""Does pre-training pay? SST-2, SMS spam and CoNLL-2003 from scratch and from the encoders that we pre-trained.
+
+Command:  TERCET_DATA=... python -m experiments.pretraining --uncased runs/mlm_encoder --cased runs/mlm_encoder_cased
+Source:   the question of Devlin et al. (2019), section 5, at the size of BERT-mini.
+
+Six runs of sst2.py, sms_spam.py and conll2003.py, a folder each under --out: finished ones are not run again, an interrupted
+one goes on. Prints the scores on the test splits, and how far the pre-trained model is ahead with a 95 % interval: both
+are resampled together over the test examples (Koehn, 2004). Writes the same as results.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from dataclasses import replace
+
+from experiments import conll2003, sms_spam, sst2
+from research.config import Init, Run
+from research.types import UserError
+
+TASKS = {  # the experiment, its score, and which encoder it starts from
+    "SST-2": (sst2.config, "accuracy", "uncased"),
+    "SMS spam": (sms_spam.config, "F1 of spam", "uncased"),
+    "CoNLL-2003": (conll2003.config, "entity F1", "cased"),
+}
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--uncased", default="runs/mlm_encoder", help="pre-trained encoder for sentences: a run or folder")
+    parser.add_argument("--cased", default="runs/mlm_encoder_cased", help="pre-trained encoder for names")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/pretraining"))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    options = parser.parse_args()
+    rows = []
+    for task in options.tasks:
+        make, measure, encoder = TASKS[task]
+        run = make()
+        told = {}
+        for way, path in (("scratch", ""), ("pretrained", getattr(options, encoder))):
+            told[way] = answers(replace(run, init=Init(path)), options.out / f"{run.name}_{way}")
+        rows.append({"task": task, "score": measure, **compared(told["scratch"], told["pretrained"], measure)})
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report(rows)
+
+
+def answers(run: Run, folder: pathlib.Path) -> list[dict]:
+    """Return what a run's best checkpoint says of the test examples, training it where that is not done."""
+    from research.train.loop import train
+
+    kept = folder / "test.jsonl"
+    if not kept.exists():
+        try:
+            if train(run, folder) == "interrupted":
+                raise SystemExit(75)
+            told = predictions(folder)
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from None
+        kept.write_text("".join(json.dumps(each) + "\n" for each in told), encoding="utf-8")
+    return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+
+
+def predictions(folder: pathlib.Path) -> list[dict]:
+    """Return the test examples of the run in `folder`, each with what its best checkpoint predicts."""
+    from research.generate.settings import Decoding
+    from research.train.predict import judged_run
+
+    return judged_run(folder, "best", "test", None, Decoding(), 0, False).told
+
+
+def counted(told: list[dict], measure: str) -> list[tuple[int, int, int]]:
+    """Return for each example what is right, predicted and gold: of labels, spam messages or entities."""
+    from research.tasks.entities import spans
+
+    if measure == "accuracy":
+        return [(int(each["predicted"] == each["label"]), 1, 1) for each in told]
+    if measure == "F1 of spam":
+        found = [({each["predicted"]} & {"spam"}, {each["label"]} & {"spam"}) for each in told]
+    else:
+        found = [(set(spans(each["predicted"])), set(spans(each["tags"]))) for each in told]
+    return [(len(predicted & gold), len(predicted), len(gold)) for predicted, gold in found]
+
+
+def compared(scratch: list[dict], pretrained: list[dict], measure: str) -> dict:
+    """Return both scores, and their difference with its 95 % interval over the test examples."""
+    import numpy as np
+
+    from research.tasks.counts import Counts
+    from research.tasks.intervals import interval, resampled_sums
+
+    both = np.array([[*a, *b] for a, b in zip(counted(scratch, measure), counted(pretrained, measure), strict=True)])
+
+    def scores(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(Counts.split(part).f1[..., 0] for part in np.split(sums, 2, axis=-1))
+
+    a, b = scores(both.sum(axis=0))
+    drawn_a, drawn_b = scores(resampled_sums(both))
+    return {
+        "examples": len(both),
+        "scratch": float(a),
+        "scratch_interval": interval(drawn_a),
+        "pretrained": float(b),
+        "pretrained_interval": interval(drawn_b),
+        "difference": float(b - a),
+        "difference_interval": interval(drawn_b - drawn_a),
+    }
+
+
+def report(rows: list[dict]) -> None:
+    """Print a line for each task."""
+    from research.commands.table import show
+
+    columns = ("scratch", "pretrained", "difference")
+    cells = [
+        (
+            row["task"],
+            row["score"],
+            *("{:.3f} [{:.3f}, {:.3f}]".format(row[name], *row[f"{name}_interval"]) for name in columns),
+        )
+        for row in rows
+    ]
+    show("On the test splits", ("", "score", "from scratch", "pre-trained", "difference"), cells)
+
+
+if __name__ == "__main__":
+    main()
