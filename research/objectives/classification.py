@@ -37,11 +37,13 @@ class Classification:
     text: str = ""
     """Column that holds the text; empty: the first there is of text, sentence, content, ..."""
     pair: str = ""
-    """Column that holds a second text, read behind the first; empty: the second of a known pair of columns, if any."""
+    """Column that holds a second text, read behind the first; empty: the second of a known pair of columns, if any; a
+    hyphen, -: none, though there be such columns."""
     label: str = ""
     """Column that holds the label, the list of labels, or the number; empty: the first there is of label, labels, ..."""
     labels: tuple[str, ...] = ()
-    """Names of the labels, in the order of their ids; empty: those found in the data, in sorted order."""
+    """Names of the labels, in the order of their ids, which data may have instead of them (0, 1, ...); empty: those
+    found in the data, in sorted order."""
     per_row: int = 16
     """Most examples that share a row; 1: none, so that rows are batches of examples as elsewhere."""
 
@@ -50,6 +52,12 @@ class Classification:
     needs: ClassVar[tuple[str, ...]] = ()
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ("text", "pair", "label")
+
+    @property
+    def paired(self) -> bool:
+        """Whether two texts are read, not one."""
+        return self.pair not in ("", "-")
 
     def check(self, length: int, vocabulary: Vocabulary | None = None) -> None:
         """Raise a UserError if a field or the length of rows cannot work."""

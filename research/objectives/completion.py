@@ -45,12 +45,16 @@ class Completion:
     """Let the tokens of a prompt see one another whatever their order (prefix LM)."""
     per_row: int = 16
     """Most pairs that share a row; 1: none."""
+    references: str = ""
+    """Column that holds the list of texts that a generated one is compared with, where a record has it, and not with its
+    target alone; empty: none, or, where target is empty too, the first list there is of targets, references."""
 
     structures: ClassVar[tuple[Structure, ...]] = ("decoder",)
     head: ClassVar[HeadKind] = "vocabulary"
     needs: ClassVar[tuple[str, ...]] = ("eos",)
     lookahead: ClassVar[int] = 1
     likelihood: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ("source", "target", "references")
 
     def check(self, length: int, vocabulary: Vocabulary | None = None) -> None:
         """Raise a UserError if a field or the length of rows cannot work."""

@@ -46,12 +46,16 @@ class Seq2Seq:
     """Token that the decoder begins with: pad as T5, eos as BART; empty: a pre-trained model's own, pad for a fresh one."""
     per_row: int = 16
     """Most pairs that share a row; 1: none."""
+    references: str = ""
+    """Column that holds the list of texts that a generated one is compared with, where a record has it, and not with its
+    target alone; empty: none, or, where target is empty too, the first list there is of targets, references."""
 
     structures: ClassVar[tuple[Structure, ...]] = ("encoder-decoder",)
     head: ClassVar[HeadKind] = "vocabulary"
     needs: ClassVar[tuple[str, ...]] = ("eos", "pad")
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ("source", "target", "references")
 
     @property
     def start(self) -> str:

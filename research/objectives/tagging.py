@@ -30,11 +30,13 @@ class Tagging:
     """
 
     words: str = ""
-    """Column that holds the list of words; empty: the first there is of tokens, words."""
+    """Column that holds the list of words, or a text that is split at white space (CSV has no lists); empty: the first
+    there is of tokens, words."""
     tags: str = ""
-    """Column that holds the list of tags; empty: the first there is of tags, ner_tags, labels, ..."""
+    """Column that holds the tags likewise; empty: the first there is of tags, ner_tags, labels, ..."""
     labels: tuple[str, ...] = ()
-    """Names of the tags, in the order of their ids; empty: those found in the data, O first, then in sorted order."""
+    """Names of the tags, in the order of their ids, which data may have instead of them (0, 1, ...); empty: those found
+    in the data, O first, then in sorted order."""
     scheme: Literal["bio", "iobes"] = "bio"
     """How tags mark entities: B-X begins and I-X continues one; or also E-X ends and S-X is one of a single word.
     Tags without such a prefix (parts of speech) are scored word by word."""
@@ -50,6 +52,7 @@ class Tagging:
     needs: ClassVar[tuple[str, ...]] = ()
     lookahead: ClassVar[int] = 0
     likelihood: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ("words", "tags")
 
     def check(self, length: int, vocabulary: Vocabulary | None = None) -> None:
         """Raise a UserError if a field or the length of rows cannot work."""

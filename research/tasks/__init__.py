@@ -1,8 +1,8 @@
 """From records to rows and back: one file a task, listed here, each with the same functions over plain values.
 
-`named_columns` finds the columns of an objective in a record; `example` reads of a record what scoring and generation
-need; `untold`, `empty`, `texts`, `names` and `ordered` say of examples what is in them; `encode` gathers their tokens,
-and `arrays` lays those into rows. Importing them does not import jax.
+`named_columns` finds the columns of an objective in a record, and `renamed` those of other data; `example` reads of a
+record what scoring and generation need; `has_labels`, `untold`, `empty`, `texts`, `names` and `ordered` say what is in
+them; `encode` gathers their tokens, and `arrays` lays those into rows. Importing them does not import jax.
 """
 
 from types import ModuleType

@@ -26,7 +26,9 @@ PAIRS = (
     ("text1", "text2"),
 )
 LABELS = ("label", "labels", "class", "category", "score", "target")
+ALONE = "-"  # as the name of the second text's column: there is none
 SECOND = ()  # streams along a row's second dimension
+KEEPS_EMPTY = True  # where it is scored: to leave it out would flatter
 
 
 def named_columns(objective: Classification, row: Row) -> Classification:
@@ -44,18 +46,43 @@ def named_columns(objective: Classification, row: Row) -> Classification:
     return dataclasses.replace(objective, text=text, pair=pair, label=label)
 
 
+def renamed(objective: Classification, row: Row, labelled: bool = True) -> Classification:
+    """Return the objective with those columns guessed anew that a record of other data than its own has not.
+
+    It stays as it is where no other column is known: reading then says which one is missing. A pair stays a pair.
+    """
+    lost = columns.lacking(objective, row, ["text", *["pair"] * objective.paired, *["label"] * labelled])
+    if not lost:
+        return objective
+    if not objective.paired:
+        lost["pair"] = ALONE
+    elif "text" in lost or "pair" in lost:
+        lost |= {"text": "", "pair": ""}
+    try:
+        found = named_columns(dataclasses.replace(objective, **lost), row)
+    except UserError:
+        return objective
+    if found.paired != objective.paired:
+        return objective
+    return found if found.paired else dataclasses.replace(found, pair=objective.pair)
+
+
 def example(objective: Classification, row: Row, labelled: bool = True) -> Example:
     """Return {"place", "text", "pair" where texts are pairs, "label"} of a record.
 
     The label is a name, a list of names, or a number; None where it is not told: null, empty or -1 (unless that is
     among objective.labels, or a number is wanted).
 
+    Without labels, columns that the record has not are guessed anew. Where objective.labels are names, data may have
+    their ids instead.
+
     Raises:
         UserError: a column is missing or holds no text, or the label is none of the problem's.
     """
-    read = columns.text if labelled or objective.pair else columns.only_text
+    objective = objective if labelled else renamed(objective, row, labelled)
+    read = columns.text if labelled or objective.paired else columns.only_text
     found: Example = {"place": row.place, "text": read(row, objective.text, "text")}
-    if objective.pair:
+    if objective.paired:
         found["pair"] = columns.text(row, objective.pair, "pair")
     if labelled:
         found["label"] = _label(objective, row)
@@ -70,12 +97,18 @@ def _label(objective: Classification, row: Row) -> str | list[str] | float | Non
     if label is None or (label in columns.UNTOLD and str(label) not in objective.labels):
         return None
     if objective.problem == "multi_label":
-        return sorted(set(columns.strings(row, column, "label")))
+        return sorted({columns.by_id(each, objective.labels) for each in columns.strings(row, column, "label")})
     if isinstance(label, list):
         raise UserError(f"{row.place}: column {column!r} holds a list: set objective.problem to multi_label")
     if isinstance(label, float) and math.isfinite(label) and not label.is_integer():
         raise UserError(f"{row.place}: label {label} is a number: set objective.problem to regression, or mend it")
-    return columns.name_of(label, row, column, "label")
+    return columns.by_id(columns.name_of(label, row, column, "label"), objective.labels)
+
+
+def multi_hot(objective: Classification, row: Row) -> int:
+    """Return how long the list of labels of a record is if there is but 0 and 1 in it; else 0."""
+    labels = columns.value(row, objective.label, "label")
+    return len(labels) if isinstance(labels, list) and all(each in (0, 1, "0", "1") for each in labels) else 0
 
 
 def _number(label: object, row: Row, column: str) -> float:
@@ -86,6 +119,16 @@ def _number(label: object, row: Row, column: str) -> float:
     if not math.isfinite(number):
         raise UserError(f"{row.place}: {label!r} in column {column!r} is not a number, as a regression needs: mend it")
     return number
+
+
+def has_labels(objective: Classification) -> bool:
+    """Return whether what is told has names."""
+    return objective.problem != "regression"
+
+
+def blank(objective: Classification) -> Example:
+    """Return an example with nothing in it."""
+    return {"place": "", "text": "", "pair": ""}
 
 
 def untold(example: Example) -> bool:
@@ -129,7 +172,7 @@ def encode(
     An encoder reads a text, or two, as the tokenizer's own template has them. A decoder reads each with its eos behind
     it, for its last state has read everything.
     """
-    paired, counts = bool(objective.pair), Counter[str]()
+    paired, counts = objective.paired, Counter[str]()
     frame = _frame(coder, structure, paired)
     room = length - frame.size
     if room < 1 + paired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -48,6 +49,11 @@ def has(row: Row, column: str) -> bool:
     return column in row.fields or column in named(row)
 
 
+def lacking(objective: Any, row: Row, names: Iterable[str]) -> dict[str, str]:
+    """Return {field: ""} for those of an objective's fields `names` whose column a record has not."""
+    return {name: "" for name in names if getattr(objective, name) and not has(row, getattr(objective, name))}
+
+
 def value(row: Row, column: str, field: str) -> Any:
     """Return what `column` of a record holds.
 
@@ -60,7 +66,8 @@ def value(row: Row, column: str, field: str) -> Any:
     for part in column.split("."):
         if not isinstance(found, dict) or part not in found:
             present = ", ".join(map(repr, named(row)))
-            raise UserError(f"{row.place}: no column {column!r}, only {present}: set objective.{field}")
+            remedy = f"set objective.{field} before training, or rename one to {column!r}"
+            raise UserError(f"{row.place}: no column {column!r}, only {present}: {remedy}")
         found = found[part]
     return found
 
@@ -84,8 +91,11 @@ def only_text(row: Row, column: str, field: str) -> str:
     return text(row, column, field)
 
 
-def strings(row: Row, column: str, field: str) -> list[str]:
+def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str]:
     """Return the list of strings that `column` holds, empty where it is null; whole numbers and truth values by name.
+
+    Args:
+        spaced: whether a text is a list too, of what white space parts in it.
 
     Raises:
         UserError: there is no such column, or it holds something else.
@@ -93,8 +103,11 @@ def strings(row: Row, column: str, field: str) -> list[str]:
     found = value(row, column, field)
     if found is None:
         return []
+    if spaced and isinstance(found, str):
+        return found.split()
     if not isinstance(found, list):
-        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not a list: set objective.{field}")
+        csv = " (CSV has none: give JSON lines or Parquet)" if isinstance(found, str) else ""
+        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not a list{csv}: set objective.{field}")
     return [name_of(each, row, column, field) for each in found]
 
 
@@ -114,6 +127,21 @@ def name_of(label: Any, row: Row, column: str, field: str) -> str:
     raise UserError(
         f"{row.place}: {said} in column {column!r} is not the name of a label: mend it or set objective.{field}"
     )
+
+
+def by_id(name: str, labels: tuple[str, ...]) -> str:
+    """Return what a label is called where data have its id: of `labels`, unless one of them is spelled as a number.
+
+    An id beyond them stays as it is, and is then none of them.
+    """
+    if not name.isdecimal() or len(name) > 9 or not labels or _numbered(labels):
+        return name
+    return labels[int(name)] if int(name) < len(labels) else name
+
+
+@functools.lru_cache(maxsize=16)
+def _numbered(labels: tuple[str, ...]) -> bool:
+    return any(label.removeprefix("-").isdecimal() for label in labels)
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:

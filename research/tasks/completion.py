@@ -17,10 +17,11 @@ from research.tasks.rows import Example
 from research.types import Structure, Vocabulary
 
 SECOND = ()  # streams along a row's second dimension
+KEEPS_EMPTY = True  # where it is scored: to leave it out would flatter
 
-named_columns = templates.named_columns
+named_columns, renamed, blank = templates.named_columns, templates.renamed, templates.blank
 untold, empty, texts = seq2seq.untold, seq2seq.empty, seq2seq.texts
-names, ordered = seq2seq.names, seq2seq.ordered
+names, ordered, has_labels = seq2seq.names, seq2seq.ordered, seq2seq.has_labels
 
 
 def example(objective: Completion, row: Row, labelled: bool = True) -> Example:

@@ -9,6 +9,7 @@ import numpy as np
 
 from research.types import UserError
 
+
 class Placement(NamedTuple):
     """Where N items lie in rows."""
 

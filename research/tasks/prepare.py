@@ -23,19 +23,19 @@ from research.data.sources import Source
 from research.data.sources import name as name_of
 from research.data.tokenizer import fingerprint as tokenizer_fingerprint
 from research.data.tokenizer import load, save, train, vocabulary
+from research.objectives.classification import Classification
 from research.tasks import TASKS
 from research.tasks.coder import Coder
 from research.tasks.items import Items
-from research.tasks.prompts import fields
 from research.tasks.rows import Rows, Table, read
+from research.tasks.survey import AT_ONCE, surveyed
 from research.types import Objective, Split, Structure, UserError, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-FORMAT = 1  # of every folder below; a new number makes every cached folder unfound
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-AT_ONCE = 2048  # records encoded at once: the tokenizer's threads have enough to do, and memory stays small
+FORMAT = 1  # of rows and tokenizers; a new number makes every cached folder unfound, and no run can be resumed
+EXAMPLES = 2  # of what is kept beside the rows; a new number has the folders of both built anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,7 @@ def prepare(
     splits: Sequence[Split] = ("train", "validation"),
     progress: Progress | None = None,
     structure: Structure = "encoder",
+    scored: tuple[Split, ...] | None = None,
 ) -> Prepared:
     """Return the tokenizer and the tables of `splits`, building what the cache does not hold.
 
@@ -78,6 +79,8 @@ def prepare(
 
     Args:
         structure: Of the model: it decides where a text's special tokens are, and which state stands for it.
+        scored: Splits of other data than were trained on, all of whose records are to be scored; columns that are not
+            there are guessed anew. None: the data are the run's own, and all splits but training are scored.
 
     Raises:
         UserError: not one source; a source, the tokenizer or the cache cannot be used; a column is missing, a label is
@@ -90,22 +93,25 @@ def prepare(
     source, progress = data.sources[0], progress or (lambda what, done: None)
     for split in splits:
         fingerprint(source, split)  # a split that is not there is refused before anything is built
-    objective, survey = _surveyed(objective, source, tuple(splits), progress)
+    objective, survey = surveyed(objective, source, tuple(splits), progress, scored)
+    trained = survey["train"] if scored is None else {}  # of other data it is not known here
     backend = load(data.tokenizer.path) if data.tokenizer.path else _trained(objective, data, progress)
     known, tokens = vocabulary(backend), tokenizer_fingerprint(backend)
     objective.check(data.length, known)
-    made = [FORMAT, type(objective).__name__, asdict(objective), structure, data.length, tokens, survey["train"]]
+    made = [FORMAT, type(objective).__name__, _decisive(objective), structure, data.length, tokens, trained]
     names = {split: digest(made, fingerprint(source, split), split) for split in splits}
+    judged = set(scored or ()) | (set(splits) - {"train"} if scored is None else set())
     coder: list[Coder] = []  # a copy of the tokenizer, made when it is needed
 
     def build(split: Split, folder: pathlib.Path) -> None:
         coder.extend([] if coder else [Coder(backend, known)])
         rows = _read(objective, source, split)
-        _write(folder, objective, coder[0], data.length, structure, split, rows, survey["train"], progress)
+        _write(folder, objective, coder[0], data.length, structure, split, split in judged, rows, trained, progress)
 
     tables = {}
     for split in splits:
-        at = digest(names[split], source.path)  # the same records elsewhere are the same, but have other places
+        # The same records elsewhere are the same, but have other places.
+        at = digest(EXAMPLES, names[split], source.path, split in judged, asdict(objective))
         folder = cached("tasks", at, lambda folder, split=split: build(split, folder))
         tables[split] = read(folder, f"{name_of(source)} ({split})")
     return Prepared(
@@ -119,6 +125,11 @@ def prepare(
         parts=names,
         tokenizer_fingerprint=tokens,
     )
+
+
+def _decisive(objective: Objective) -> dict[str, Any]:
+    """Return the fields that rows change with: the references, which texts are compared with, are in none."""
+    return {name: value for name, value in asdict(objective).items() if name != "references"}
 
 
 def encode_rows(
@@ -161,77 +172,14 @@ def encode_rows(
                 wrong[number] = str(error)
     made = task.arrays(objective, items, length, coder.known, _in_memory) if len(items) else {}
     if not made:  # nothing to read: a table without a row, of the right arrays
-        blank = task.example(objective, _blank(objective), False)
-        task.encode(objective, coder, length, structure, [(0, blank)], items)
+        task.encode(objective, coder, length, structure, [(0, task.blank(objective))], items)
         made = task.arrays(objective, items, length, coder.known, _in_memory)
         made = {name: array[:0] for name, array in made.items()}
     return Table("rows", made, examples, dict(counts), task.fill(coder.known)), wrong
 
 
-def _blank(objective: Objective) -> Row:
-    """Return a record with nothing in it that can be read."""
-    columns = [getattr(objective, name, "") for name in ("text", "pair", "source")]
-    blank: dict[str, Any] = dict.fromkeys([*columns, *fields(getattr(objective, "prompt", ""))], "")
-    return Row("", 0, blank | {getattr(objective, "words", ""): ["."]})
-
-
 def _in_memory(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     return np.zeros(shape, dtype)
-
-
-def _surveyed(
-    objective: Objective, source: Source, splits: tuple[Split, ...], progress: Progress
-) -> tuple[Objective, dict[str, Any]]:
-    """Return the objective with its columns and labels filled in, and how often each label is in each split."""
-    found: dict[Split, str] = {}
-    for split in SPLITS:
-        try:
-            found[split] = fingerprint(source, split)
-        except UserError:  # there is no such split; what is wrong with a split that there is shows when it is read
-            continue
-
-    def build(folder: pathlib.Path) -> None:
-        task = TASKS[type(objective)]
-        first = next(split for split in SPLITS if split in found)
-        named = task.named_columns(objective, next(iter(records(source, first))))
-        counts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
-        if hasattr(objective, "labels") and getattr(objective, "problem", "") != "regression":
-            for split in found:
-                try:
-                    read = (task.example(named, row) for row in _counted(records(source, split), progress))
-                    tally = Counter(itertools.chain.from_iterable(task.names(named, each) for each in read))
-                except UserError:
-                    if split in splits:
-                        raise
-                    continue  # nobody asked for this split: a test split often lacks the labels
-                counts[split] = dict(sorted(tally.items()))
-            if not named.labels:
-                labels = task.ordered(itertools.chain.from_iterable(counts.values()))
-                named = dataclasses.replace(named, labels=labels)
-            _check_labels(named, counts, source)
-        (folder / "found.json").write_text(
-            json.dumps({"objective": asdict(named), "counts": counts}, ensure_ascii=True) + "\n", encoding="utf-8"
-        )
-
-    name = digest(FORMAT, type(objective).__name__, asdict(objective), found, sorted(splits))
-    result = json.loads((cached("columns", name, build) / "found.json").read_text(encoding="utf-8"))
-    filled = {key: tuple(value) if isinstance(value, list) else value for key, value in result["objective"].items()}
-    return type(objective)(**filled), result["counts"]
-
-
-def _counted(rows: Iterable[Row], progress: Progress) -> Iterator[Row]:
-    for number, row in enumerate(rows, 1):
-        if number % AT_ONCE == 0:
-            progress("reading the labels", number)
-        yield row
-
-
-def _check_labels(objective: Any, counts: dict[str, dict[str, int]], source: Source) -> None:
-    if not objective.labels:
-        raise UserError(f"{source.path}: no record has a label: check objective.label, or objective.tags")
-    trained = counts["train"]
-    if getattr(objective, "problem", "") == "single_label" and len(trained) == 1:
-        raise UserError(f"{source.path}: all training records have the label {next(iter(trained))!r}: nothing to learn")
 
 
 def _trained(objective: Objective, data: Data, progress: Progress) -> PreTrainedTokenizerFast:
@@ -251,8 +199,8 @@ def _trained(objective: Objective, data: Data, progress: Progress) -> PreTrained
         progress("training the tokenizer", 0)
         save(train(data.tokenizer, sample()), folder)
 
-    columns = [getattr(objective, name, "") for name in ("text", "pair", "words", "source", "target", "prompt")]
-    name = digest(FORMAT, "records", asdict(data.tokenizer), fingerprint(source, "train"), columns)
+    read = {name: value for name, value in asdict(objective).items() if name in (*objective.columns, "prompt")}
+    name = digest(FORMAT, "records", asdict(data.tokenizer), fingerprint(source, "train"), read)
     return load(str(cached("tokenizers", name, build)))
 
 
@@ -268,14 +216,15 @@ def _write(
     length: int,
     structure: Structure,
     split: Split,
+    scored: bool,
     read: Iterable[dict[str, Any]],
     trained: dict[str, int],
     progress: Progress,
 ) -> None:
     """Write the arrays, examples.jsonl and report.json of a split into `folder`.
 
-    Unlabelled and empty records are left out of training. In a split that is scored an empty one stays, for to leave
-    it out would flatter (a document without words has nothing to score and goes), and an unlabelled one is an error.
+    Unlabelled and empty records are left out of training. In a split that is scored an empty one stays (unless the task
+    has nothing to score in it), and an unlabelled one is an error.
     """
     task, items = TASKS[type(objective)], Items(TASKS[type(objective)].SECOND)
     counts: Counter[str] = Counter(read=0, examples=0, empty=0, unlabelled=0, cut=0)
@@ -296,7 +245,7 @@ def _write(
                 continue
             if task.empty(each):
                 counts["empty"] += 1
-                if split == "train" or type(objective).__name__ == "Tagging":
+                if not (scored and task.KEEPS_EMPTY):
                     continue
             labels.update(task.names(objective, each))
             line = json.dumps(each).encode() + b"\n"
@@ -306,7 +255,13 @@ def _write(
             if len(waiting) == AT_ONCE:
                 flush()
         flush()
-    _check_split(objective, split, counts, unlabelled, items)
+    if scored:
+        _check_scored(objective, split, counts, unlabelled, items)
+    if not counts["examples"]:
+        raise UserError(
+            f"no record of the {split} split can be used: {counts['empty']} are empty and {counts['unlabelled']} have "
+            "no label; check the objective's columns"
+        )
 
     def create(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
@@ -314,7 +269,7 @@ def _write(
     made = task.arrays(objective, items, length, coder.known, create)
     np.save(folder / "offsets.npy", np.array(offsets, np.int64))
     report = dict(counts) | _laid(items, made)
-    if getattr(objective, "labels", ()):
+    if task.has_labels(objective):
         report["labels"] = {name: labels[name] for name in objective.labels}
         report["unseen"] = {name: count for name, count in sorted(labels.items()) if trained and name not in trained}
     report["fill"] = task.fill(coder.known)
@@ -323,24 +278,17 @@ def _write(
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_split(objective: Any, split: Split, counts: Counter[str], unlabelled: str, items: Items) -> None:
-    """Refuse a split that cannot be trained on, or be scored, for want of labels."""
-    if getattr(objective, "problem", "") == "regression" and split != "train" and counts["examples"]:
+def _check_scored(objective: Objective, split: Split, counts: Counter[str], unlabelled: str, items: Items) -> None:
+    """Refuse a split that cannot be scored for want of labels."""
+    if isinstance(objective, Classification) and objective.problem == "regression" and counts["examples"]:
         if (np.asarray(items.values["labels"]) == -1).all():
-            unlabelled, counts["unlabelled"] = unlabelled or "the split", counts["read"]
-    if split != "train" and unlabelled:
-        if counts["unlabelled"] == counts["read"]:
-            raise UserError(
-                f"{unlabelled}: the {split} split has no labels, its test labels are hidden: use another split"
-            )
+            unlabelled, counts["unlabelled"] = unlabelled or f"the {split} split", counts["read"]
+    if unlabelled and counts["unlabelled"] == counts["read"]:
+        raise UserError(f"{unlabelled}: no record has a label, as where test labels are hidden: score another split or file")
+    if unlabelled:
         raise UserError(
-            f"{unlabelled}: the label is missing (null, empty or -1), and the {split} split is scored: mend or remove "
-            "the record, or, where -1 is a label, name it in objective.labels"
-        )
-    if not counts["examples"]:
-        raise UserError(
-            f"no record of the {split} split can be used: {counts['empty']} are empty and {counts['unlabelled']} have "
-            "no label; check the objective's columns"
+            f"{unlabelled}: the label is missing (null, empty or -1), and all records here are scored: mend or remove "
+            "this one, or, where -1 is a label, name it in objective.labels"
         )
 
 

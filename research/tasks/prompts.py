@@ -36,21 +36,38 @@ def named_columns(objective: Asked, row: Row) -> Asked:
         UserError: the record has no column of a known name for one; names those that it has.
     """
     target = objective.target or columns.guess(row, "target", TARGETS + REFERENCES)
-    source = objective.source
+    source, references = objective.source, objective.references
     if not source and "source" in fields(objective.prompt):
         source = columns.guess(row, "source", SOURCES, but=[target])
-    return dataclasses.replace(objective, source=source, target=target)
+    if not references and not objective.target:
+        lists = (name for name in REFERENCES if isinstance(row.fields.get(name), list) and name != target)
+        references = next(lists, "")
+    return dataclasses.replace(objective, source=source, target=target, references=references)
+
+
+def renamed(objective: Asked, row: Row, labelled: bool = True) -> Asked:
+    """Return the objective with those columns guessed anew that a record of other data than its own has not.
+
+    It stays as it is where no other column is known: reading then says which one is missing.
+    """
+    lost = columns.lacking(objective, row, ["source", *["target"] * labelled])
+    try:
+        return named_columns(dataclasses.replace(objective, **lost), row) if lost else objective
+    except UserError:
+        return objective
 
 
 def example(objective: Seq2Seq | Completion, row: Row, labelled: bool) -> Example:
     """Return {"place", "source", "columns" (others that the prompt reads), "target", "references"} of a record.
 
-    A target may be a list of references, of which the first is trained on; else the record's targets or references,
-    where it has a list of them, are what a generated text is compared with. Null is None.
+    A target may be a list of references, of which the first is trained on; else those of the column of references,
+    where the record has some, are what a generated text is compared with. Null is None. Without labels, columns that
+    the record has not are guessed anew.
 
     Raises:
         UserError: a column is missing or holds no text.
     """
+    objective = objective if labelled else renamed(objective, row, labelled)
     read = fields(objective.prompt)
     found: Example = {"place": row.place, "source": ""}
     if "source" in read:
@@ -61,16 +78,32 @@ def example(objective: Seq2Seq | Completion, row: Row, labelled: bool) -> Exampl
         found["columns"] = others
     if labelled:
         target = columns.value(row, objective.target, "target")
-        references = next((row.fields[name] for name in REFERENCES if row.fields.get(name)), None)
         if isinstance(target, list):
-            references, target = target, target[0] if target else None
-        if target is not None and not isinstance(target, str):
-            columns.text(row, objective.target, "target")
-            raise UserError(f"{row.place}: column {objective.target!r} is a list of other things than text")
-        if not (isinstance(references, list) and references and all(isinstance(each, str) for each in references)):
-            references = [target]
-        found |= {"target": target, "references": references}
+            several = _texts(target, row, objective.target, "target") or [None]
+        else:
+            several = [None if target is None else columns.text(row, objective.target, "target")]
+        found |= {"target": several[0], "references": _references(objective, row) or several}
     return found
+
+
+def _references(objective: Asked, row: Row) -> list[str]:
+    """Return the texts in the column of references, none where there is no such column or nothing in it."""
+    column = objective.references
+    if not column or not columns.has(row, column):
+        return []
+    found = columns.value(row, column, "references") or []
+    return _texts([found] if isinstance(found, str) else found, row, column, "references")
+
+
+def _texts(found: object, row: Row, column: str, field: str) -> list[str]:
+    if isinstance(found, list) and all(isinstance(each, str) for each in found):
+        return found
+    raise UserError(f"{row.place}: column {column!r} is no list of texts: mend it or set objective.{field}")
+
+
+def blank(objective: Asked) -> Example:
+    """Return an example with nothing in it."""
+    return {"place": "", "source": "", "columns": dict.fromkeys(fields(objective.prompt), "")}
 
 
 def fields(prompt: str) -> list[str]:

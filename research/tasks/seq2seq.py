@@ -16,13 +16,19 @@ from research.tasks.rows import Example
 from research.types import Structure, UserError, Vocabulary
 
 SECOND = ("source",)  # streams along a row's second dimension
+KEEPS_EMPTY = True  # where it is scored: to leave it out would flatter
 
-named_columns = templates.named_columns
+named_columns, renamed, blank = templates.named_columns, templates.renamed, templates.blank
 
 
 def example(objective: Seq2Seq, row: Row, labelled: bool = True) -> Example:
     """Return {"place", "source", "columns", "target", "references"} of a record; see `prompts.example`."""
     return templates.example(objective, row, labelled)
+
+
+def has_labels(objective: Seq2Seq) -> bool:
+    """Return whether what is told has names."""
+    return False
 
 
 def untold(example: Example) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from research.data.records import Row
 from research.objectives.tagging import Tagging
 from research.tasks import columns
-from research.tasks.classification import label_id
+from research.tasks.classification import TEXTS, label_id
 from research.tasks.coder import Coder, Ids
 from research.tasks.items import Create, Items, lay
 from research.tasks.rows import Example, Table
@@ -24,6 +24,7 @@ TAGS = ("tags", "ner_tags", "labels", "pos_tags")
 PREFIXES = {"bio": "BI", "iobes": "BIES"}
 PREFIXED = re.compile(r"([A-Z])-(.+)")  # NP-SBJ and -LRB- are names of their own
 SECOND = ()  # streams along a row's second dimension
+KEEPS_EMPTY = False  # a document without words has nothing to score
 
 
 def named_columns(objective: Tagging, row: Row) -> Tagging:
@@ -37,25 +38,44 @@ def named_columns(objective: Tagging, row: Row) -> Tagging:
     return dataclasses.replace(objective, words=words, tags=tags)
 
 
+def renamed(objective: Tagging, row: Row, labelled: bool = True) -> Tagging:
+    """Return the objective with those columns guessed anew that a record of other data than its own has not.
+
+    It stays as it is where no other column is known: reading then says which one is missing.
+    """
+    lost = columns.lacking(objective, row, ["words", *["tags"] * labelled])
+    try:
+        return named_columns(dataclasses.replace(objective, **lost), row) if lost else objective
+    except UserError:
+        return objective
+
+
 def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:
     """Return {"place", "words", "tags"} of a record; tags are None where they are null.
 
-    Without labels a record may also have text instead of words: it is split at white space and around punctuation, as
-    BERT's tokenizer does, and "text" and "offsets" (where each word begins and ends in it, in characters) are kept.
+    A text in a column of words or tags is split at white space, and ids of objective.labels stand for them. Without
+    labels columns that the record has not are guessed anew, and it may have text instead of words: that is split at
+    white space and around punctuation, as BERT's tokenizer does, and "text" and "offsets" (where each word begins and
+    ends in it, in characters) are kept.
 
     Raises:
         UserError: a column is missing or holds no list, there are more or fewer tags than words, or a tag's prefix is
             none of objective.scheme.
     """
     found: Example = {"place": row.place}
-    if not labelled and not _has_words(objective, row):
-        text = columns.only_text(row, "text", "words")
+    objective = objective if labelled else renamed(objective, row, labelled)
+    column = next((name for name in TEXTS if columns.has(row, name)), "text")
+    if not labelled and not _has_words(objective, row, column):
+        text = columns.only_text(row, column, "words")
         pieces = split(text)
         return found | {"text": text, "words": [word for word, _ in pieces], "offsets": [list(at) for _, at in pieces]}
-    found["words"] = columns.strings(row, objective.words, "words")
+    found["words"] = columns.strings(row, objective.words, "words", spaced=True)
     if labelled:
         tags = columns.value(row, objective.tags, "tags")
-        found["tags"] = tags if tags is None else columns.strings(row, objective.tags, "tags")
+        if tags is not None:
+            tags = columns.strings(row, objective.tags, "tags", spaced=True)
+            tags = [columns.by_id(tag, objective.labels) for tag in tags]
+        found["tags"] = tags
         if tags is not None and len(tags) != len(found["words"]):
             raise UserError(
                 f"{row.place}: {len(found['words'])} words in column {objective.words!r}, but {len(tags)} tags in "
@@ -66,8 +86,12 @@ def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:
     return found
 
 
-def _has_words(objective: Tagging, row: Row) -> bool:
-    return columns.has(row, objective.words) and isinstance(columns.value(row, objective.words, "words"), list)
+def _has_words(objective: Tagging, row: Row, text: str) -> bool:
+    """Return whether a record has words: a list, or a text where it has no other column of `text`."""
+    if not columns.has(row, objective.words):
+        return False
+    found = columns.value(row, objective.words, "words")
+    return isinstance(found, list) or not columns.has(row, text) or objective.words == text
 
 
 def split(text: str) -> list[tuple[str, tuple[int, int]]]:
@@ -89,6 +113,16 @@ def _check(tag: str, scheme: str, row: Row) -> None:
     if prefix and prefix not in PREFIXES[scheme]:
         remedy = "set objective.scheme to iobes" if prefix in PREFIXES["iobes"] else "rename its prefix"
         raise UserError(f"{row.place}: tag {tag!r} begins with none of the prefixes of scheme {scheme}: {remedy}")
+
+
+def has_labels(objective: Tagging) -> bool:
+    """Return whether what is told has names."""
+    return True
+
+
+def blank(objective: Tagging) -> Example:
+    """Return an example with as little in it as can be read."""
+    return {"place": "", "words": ["."]}
 
 
 def untold(example: Example) -> bool:

@@ -1,5 +1,6 @@
 """Classification: columns and labels are found, rows hold every example once, and answers find their way back."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -28,6 +29,7 @@ def row(**fields):
         ({"question": "", "sentence": "", "label": 1}, ("question", "sentence", "label")),
         ({"sentence1": "", "sentence2": "", "score": 1.0}, ("sentence1", "sentence2", "score")),
         ({"review": {"body": ""}, "meta": {}, "text": "", "class": 1}, ("text", "", "class")),
+        ({"text1": "", "text2": "", "text": "", "label": 1}, ("text1", "text2", "label")),
     ],
 )
 def test_columns_are_guessed(fields, expected):
@@ -53,7 +55,8 @@ def test_columns_that_are_named_stay_and_may_be_nested():
         (Classification(text="t", label="l"), {"t": "", "l": [1]}, "set objective.problem to multi_label"),
         (Classification(text="t", label="l"), {"t": "", "l": 0.5}, "set objective.problem to regression"),
         (Classification(text="t", label="l"), {"t": "", "l": float("nan")}, "NaN"),
-        (Classification("multi_label", "t", "", "l"), {"t": "", "l": "a"}, "column 'l' holds a str, not a list"),
+        (Classification("multi_label", "t", "", "l"), {"t": "", "l": "a"},
+         "column 'l' holds a str, not a list (CSV has none: give JSON lines or Parquet)"),
         (Classification("multi_label", "t", "", "l"), {"t": "", "l": [None]}, "None in column 'l' is not the name"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": "good"}, "'good' in column 'l' is not a number"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": float("nan")}, "not a number"),
@@ -80,6 +83,65 @@ def test_minus_one_is_a_label_where_it_is_named():
     assert room.example(objective, row(t="x", l=-1))["label"] == "-1"
     assert room.example(Classification("regression", "t", "", "l"), row(t="x", l="-1"))["label"] == -1.0
     assert room.ordered(["10", "9", "-1"]) == ("-1", "9", "10") and room.ordered("ba") == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "expected"),
+    [
+        ("", {"sentence1": "a", "sentence2": "b", "text": "c"}, "c"),
+        ("sentence1", {"sentence1": "a", "sentence2": "b"}, "a"),
+    ],
+)
+def test_a_text_can_be_read_alone_though_there_is_another(text, fields, expected):
+    objective = room.named_columns(Classification(text=text, pair="-"), row(**fields, label=1))
+    assert not objective.paired and room.example(objective, row(**fields, label=1))["text"] == expected
+    objective = dataclasses.replace(objective, labels=("0", "1"))
+    table, wrong = encode_rows(objective, coder(), 16, [row(**fields, label=1)], labelled=True)
+    assert not wrong and "pair" not in table.examples[0] and "types" not in table.arrays
+
+
+PAIR = ("premise", "hypothesis")
+
+
+@pytest.mark.parametrize(
+    ("text", "pair", "fields", "expected"),
+    [
+        ("text", "", {"sentence": "x", "kind": "y"}, {"text": "x"}),
+        ("text", "", {"sentence1": "x", "sentence2": "y", "body": "z"}, {"text": "z"}),  # one text stays one
+        ("text", "", {"text": "x", "sentence": "y"}, {"text": "x"}),
+        ("text", "-", {"sentence": "x", "kind": "y"}, {"text": "x"}),
+        (*PAIR, {"sentence1": "x", "sentence2": "y", "text": "z"}, {"text": "x", "pair": "y"}),
+        (*PAIR, {"premise": "x", "question": "z", "sentence": "y"}, {"text": "z", "pair": "y"}),
+        (*PAIR, {"premise": "x", "sentence": "y"}, "no column 'hypothesis', only 'premise'"),
+        ("text", "", {"a": "x", "b": "y"}, ": set objective.text before training, or rename one to 'text'"),
+    ],
+)
+def test_columns_of_other_data_are_guessed_anew(text, pair, fields, expected):
+    objective = Classification(text=text, pair=pair, label="label", labels=("a", "b"))
+    for labelled in (False, True):
+        given = row(**fields, **{"class": "b"} if labelled else {})
+        found = room.renamed(objective, given, labelled)
+        if isinstance(expected, str):
+            assert found == objective
+            with pytest.raises(UserError) as caught:
+                room.example(found, given, labelled)
+            assert expected in str(caught.value) and "\n" not in str(caught.value)
+        else:
+            said = {"place": "f.jsonl:3", **expected}
+            assert room.example(found, given, labelled) == said | ({"label": "b"} if labelled else {})
+            assert found.labels == ("a", "b") and found.pair == pair or found.paired
+
+
+def test_ids_stand_for_the_labels_that_are_named():
+    named = Classification(text="t", label="l", labels=("neg", "pos"))
+    for label, name in ((1, "pos"), ("0", "neg"), (1.0, "pos"), ("pos", "pos"), (7, "7"), ("²", "²"), ("9" * 99, "9" * 99)):
+        assert room.example(named, row(t="x", l=label))["label"] == name
+    with pytest.raises(UserError, match="label '7' is not among objective.labels, which are neg, pos"):
+        room.label_id(named.labels, "7", {"place": "f:1"})
+    spelled = Classification(text="t", label="l", labels=("1", "0"))
+    assert room.example(spelled, row(t="x", l=1))["label"] == "1"
+    several = Classification("multi_label", "t", "", "l", ("a", "b", "c"))
+    assert room.example(several, row(t="x", l=[2, "a", 0]))["label"] == ["a", "c"]
 
 
 def test_a_label_that_is_not_among_them_is_refused():
@@ -174,13 +236,13 @@ def test_rows_that_cannot_be_encoded_are_said_and_the_others_are_there():
         Row("f:2", 2, {}, "f:2: broken"),
         Row("f:3", 3, {"text": 5}),
         Row("f:4", 4, {"body": "a dog"}),  # the one column there is
-        Row("f:5", 5, {"body": "a dog", "other": ""}),
+        Row("f:5", 5, {"about": "a dog", "other": ""}),
     ]
     table, wrong = encode_rows(objective, coder(), 16, rows)
     assert wrong == {
         1: "f:2: broken",
         2: "f:3: column 'text' holds a int, not text: set objective.text",
-        4: "f:5: no column 'text', only 'body', 'other': set objective.text",
+        4: "f:5: no column 'text', only 'about', 'other': set objective.text before training, or rename one to 'text'",
     }
     assert sorted(table.arrays["example"][table.arrays["example"] >= 0]) == [0, 3]
     assert [each["place"] for each in table.examples] == [f"f:{i}" for i in range(1, 6)]

@@ -16,6 +16,7 @@ from research.objectives import Classification, Completion, Seq2Seq, Tagging
 from research.tasks.coder import Coder
 from research.tasks.prepare import encode_rows, prepare
 from research.tasks.rows import HOST, Rows
+from research.tasks.summary import lines
 from research.types import UserError
 from tests.tasks.tiny import write
 
@@ -96,11 +97,20 @@ def test_a_broken_cache_is_said(tmp_path):
     ("objective", "splits", "said"),
     [
         (None, {"validation": [{"text": "x", "label": None}, TRAIN[0]]}, "validation.jsonl:1: the label is missing"),
-        (None, {"validation": [{"text": "x", "label": -1}] * 3}, "has no labels, its test labels are hidden"),
+        (None, {"validation": [{"text": "x", "label": -1}] * 3}, "no record has a label, as where test labels are"),
         (Classification("regression"),
          {"train": [{"text": "x", "label": 0.5}], "validation": [{"text": "x", "label": -1}] * 3}, "labels are hidden"),
         (Classification(labels=("a", "bb")), {}, "label 'b' is not among objective.labels: did you mean bb?"),
-        (None, {"train": TRAIN[::2]}, "all training records have the label 'a'"),
+        (None, {"train": TRAIN[::2]}, "all training records have the label 'a': nothing to learn"),
+        (None, {"train": [{"text": "x", "label": 1 - 2 * (i % 2)} for i in range(8)],
+                "validation": [{"text": "x", "label": 1}]},
+         "the label '1': nothing to learn; 4 have none (null, empty or -1): where -1 is a label, name it in"),
+        (Classification("multi_label"), {"train": [{"text": "x", "label": [i % 2, 1]} for i in range(8)],
+                                         "validation": [{"text": "x", "label": [0, 0]}]},
+         "column 'label' has a 0 or 1 for each of 2 labels (multi-hot): give the list of those that a text has"),
+        (Classification("multi_label", labels=("a", "b")),
+         {"train": [{"text": "x", "label": [0.0, 1.0]}], "validation": [{"text": "x", "label": [True, False]}]},
+         "(multi-hot)"),
         (None, {"train": [{"text": "", "label": "a"}, {"text": "", "label": "b"}]}, "no text to train a tokenizer on"),
         (None, {"train": [{"text": "x", "label": None}]}, "no record of the train split can be used"),
         (None, {"train": [{"text": "x", "label": None}], "validation": [{"text": "x", "label": -1}]},
@@ -120,6 +130,71 @@ def test_a_test_split_without_labels_hinders_only_who_scores_it(tmp_path):
     splits = {"train": TRAIN, "validation": TRAIN[:2], "test": [{"text": "x"}]}
     assert made(tmp_path / "d", **splits).objective.labels == ("a", "b")
     assert "test.jsonl:1: no column 'label'" in refused(tmp_path / "d", splits=("test",))
+
+
+@pytest.mark.parametrize("lists", [[[0], [1]], [[0, 1], [1]], [[0, 1], [2, 0]], [[0, 1], []]])
+def test_lists_of_ids_are_not_taken_for_multi_hot(tmp_path, lists):
+    records = [{"text": "the cat", "label": each} for each in lists]
+    found = made(tmp_path / "d", Classification("multi_label"), train=records, validation=records)
+    assert found.objective.labels == tuple(sorted({str(one) for each in lists for one in each}))
+    named = Classification("multi_label", labels=("a", "b", "c"))
+    found = made(tmp_path / "d", named)
+    assert [each["label"] for each in found.table("train").examples] == [sorted("abc"[i] for i in e) for e in lists]
+    records = [{"text": "the cat", "label": each} for each in ([0, 1], [1, 0])]
+    assert made(tmp_path / "e", named, train=records, validation=records).objective.labels == ("a", "b", "c")
+
+
+def test_labels_by_their_ids_are_those_that_are_named(tmp_path):
+    records = [{"text": "the cat", "label": i % 2} for i in range(8)]
+    found = made(tmp_path / "d", Classification(labels=("neg", "pos")), train=records, validation=records[:2])
+    assert found.reports["train"][0]["labels"] == {"neg": 4, "pos": 4}
+    tagged = [{"tokens": ["the", "cat"], "tags": [0, 1]}] * 3
+    for labels, numbers in (((), True), (("O", "B-X"), False)):
+        found = made(tmp_path / "t", Tagging(labels=labels, overlap=8), train=tagged, validation=tagged)
+        said = [line for line in lines("train", *found.reports["train"]) if "all tags are numbers" in line]
+        assert len(said) == numbers and all("name them with objective.labels" in line for line in said)
+        assert not any("numbers" in line for line in lines("validation", *found.reports["validation"]))
+
+
+def scored(path, objective, *records):
+    path.write_text("".join(json.dumps(each) + "\n" for each in records))
+    data = Data(sources=(Source(str(path), holdout=0.0),), tokenizer=TINY, length=32)
+    return prepare(objective, data, ("train",), scored=("train",))
+
+
+def test_another_file_is_scored_whole(tmp_path):
+    objective = Classification(text="text", label="label", labels=("a", "b"))
+    found = scored(tmp_path / "a.jsonl", objective, *[{"text": each, "label": "a"} for each in ("the cat", "", "x")])
+    (report,) = found.reports["train"]
+    assert (report["examples"], report["empty"], report["unseen"]) == (3, 1, {})  # one label is no reason to refuse
+    found = scored(tmp_path / "b.jsonl", objective, {"sentence": "the cat", "class": 1})  # other columns, and ids
+    (only,) = found.table("train").examples
+    assert (only["text"], only["label"]) == ("the cat", "b")
+    assert found.objective == dataclasses.replace(objective, text="sentence", label="class")
+    tags = Tagging("tokens", "tags", ("O",), overlap=8)
+    records = [{"words": "the cat", "tags": "O O"}, {"words": "", "tags": ""}]  # in which nothing is to be scored
+    assert scored(tmp_path / "c.jsonl", tags, *records).reports["train"][0]["examples"] == 1
+    for labels, said in (
+        (["a", None], "d.jsonl:2: the label is missing (null, empty or -1), and all records here are scored"),
+        ([-1, None], "d.jsonl:1: no record has a label, as where test labels are hidden"),
+        (["a", "c"], "d.jsonl:2: label 'c' is not among objective.labels"),
+    ):
+        with pytest.raises(UserError) as caught:
+            scored(tmp_path / "d.jsonl", objective, *[{"text": "the cat", "label": each} for each in labels])
+        assert said in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no column 'label', only 'text', 'kind': .* or rename one to 'label'"):
+        scored(tmp_path / "e.jsonl", objective, {"text": "x", "kind": "a"})
+
+
+def test_what_is_trained_on_is_not_what_it_is_compared_with(tmp_path):
+    pair = {"source": "the cat", "target": "a dog"}
+    splits = {"train": [pair], "validation": [pair], "test": [pair | {"targets": ["x", "y"]}]}
+    options = {"structure": "encoder-decoder", "splits": ("train", "test")}
+    guessed = made(tmp_path / "d", Seq2Seq(target_length=8), **options, **splits)  # the test split alone has them
+    assert guessed.objective.references == "targets"
+    named = made(tmp_path / "d", Seq2Seq(target="target", target_length=8), **options)
+    assert [each.table("test").examples[0]["references"] for each in (guessed, named)] == [["x", "y"], ["a dog"]]
+    assert guessed.fingerprint == named.fingerprint  # the rows are the same
 
 
 def test_sources_and_orders_that_cannot_be(tmp_path):

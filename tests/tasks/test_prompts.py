@@ -51,17 +51,50 @@ def test_columns_that_are_not_there_are_named():
     ("fields", "target", "references"),
     [
         ({"target": "a"}, "a", ["a"]),
-        ({"target": "a", "targets": ["b", "c"]}, "a", ["b", "c"]),
-        ({"target": "a", "references": []}, "a", ["a"]),
+        ({"target": "a", "several": ["b", "c"]}, "a", ["b", "c"]),
+        ({"target": "a", "several": "b"}, "a", ["b"]),
+        ({"target": "a", "several": None}, "a", ["a"]),
+        ({"target": "a", "several": []}, "a", ["a"]),
+        ({"target": "a", "references": ["Smith, 2001"], "targets": ["b"]}, "a", ["a"]),  # nobody named them
         ({"target": ["a", "b"]}, "a", ["a", "b"]),
         ({"target": None}, None, [None]),
         ({"target": []}, None, [None]),
     ],
 )
 def test_references_are_kept(fields, target, references):
-    found = prompts.example(Seq2Seq(source="source", target="target"), row(source="x", **fields), True)
+    objective = Seq2Seq(source="source", target="target", references="several")
+    found = prompts.example(objective, row(source="x", **fields), True)
     assert (found["target"], found["references"]) == (target, references)
     assert seq2seq.untold(found) == (target is None)
+
+
+def test_references_are_guessed_with_a_guessed_target_alone():
+    fields = {"article": "x", "summary": "y", "references": ["Smith, 2001"], "targets": "z"}
+    for objective, expected in (
+        (Seq2Seq(), "references"),
+        (Seq2Seq(target="summary"), ""),
+        (Completion(target="summary", references="targets"), "targets"),
+    ):
+        assert prompts.named_columns(objective, row(**fields)).references == expected
+    assert prompts.named_columns(Seq2Seq(), row(source="x", targets=["y", "z"])).references == ""  # the target itself
+    for wrong in ([3], 3, {"a": "b"}):
+        with pytest.raises(UserError, match="column 'r' is no list of texts: mend it or set objective.references"):
+            prompts.example(Seq2Seq("s", "t", references="r"), row(s="x", t="y", r=wrong), True)
+        with pytest.raises(UserError, match="'t' (is no list of texts|holds a (int|dict), not text)"):
+            prompts.example(Seq2Seq("s", "t"), row(s="x", t=wrong), True)
+
+
+def test_columns_of_other_data_are_guessed_anew():
+    objective = Seq2Seq("article", "highlights", references="r")
+    other = row(document="x", summary="y", id=3)
+    found = prompts.renamed(objective, other)
+    assert (found.source, found.target, found.references) == ("document", "summary", "r")
+    assert prompts.example(found, other, True)["references"] == ["y"]
+    assert prompts.example(objective, row(document="x", id=3), False) == {"place": "f.jsonl:3", "source": "x"}
+    lost = row(a="x", b="y")
+    assert prompts.renamed(objective, lost) == objective
+    with pytest.raises(UserError, match="no column 'article', only 'a', 'b': .* or rename one to 'article'"):
+        prompts.example(objective, lost, False)
 
 
 def test_one_column_is_the_source_of_a_prediction():

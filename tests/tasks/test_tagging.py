@@ -121,7 +121,8 @@ def test_columns_and_their_mistakes():
         (["a", "b"], ["O"], "f.jsonl:3: 2 words in column 'tokens', but 1 tags in 'tags'"),
         (["a"], ["S-X"], "tag 'S-X' begins with none of the prefixes of scheme bio: set objective.scheme to iobes"),
         (["a"], ["L-X"], "rename its prefix"),
-        ("a b", ["O"], "column 'tokens' holds a str, not a list"),
+        ("a b", ["O"], "2 words in column 'tokens', but 1 tags"),
+        (7, ["O"], "column 'tokens' holds a int, not a list: set objective.words"),
         (["a"], [None], "None in column 'tags' is not the name"),
     ):
         with pytest.raises(UserError) as caught:
@@ -131,6 +132,21 @@ def test_columns_and_their_mistakes():
         room.example(objective, row(["a"], tags))
     room.example(Tagging("tokens", "tags", scheme="iobes"), row(["a"], ["S-X"]))
     assert room.example(objective, row(["a"], None))["tags"] is None
+    csv = room.example(objective, row(" the  cat", "O B-X"))  # which has no lists
+    assert (csv["words"], csv["tags"]) == (["the", "cat"], ["O", "B-X"])
+    by_id = Tagging("tokens", "tags", ("O", "B-X"))
+    assert room.example(by_id, row(["a", "b", "c"], [0, 1, "B-X"]))["tags"] == ["O", "B-X", "B-X"]
+    assert room.example(by_id, row("a b", "1 0"))["tags"] == ["B-X", "O"]
+    assert room.example(Tagging("tokens", "tags", ("1", "0")), row(["a"], [1]))["tags"] == ["1"]
+    other = Row("f:1", 1, {"words": ["a"], "ner_tags": ["O"]})
+    assert room.renamed(objective, other) == Tagging("words", "ner_tags")
+    assert room.example(objective, other, False) == {"place": "f:1", "words": ["a"]}
+    lost = Row("f:1", 1, {"x": ["a"], "y": ["O"]})
+    assert room.renamed(objective, lost) == objective
+    with pytest.raises(UserError, match="set objective.words before training, or rename one to 'tokens'"):
+        room.example(objective, lost)
+    with pytest.raises(UserError, match="f:1: no column 'text', only 'x', 'y': set objective.words"):
+        room.example(objective, lost, False)
     assert room.ordered(["I-A", "O", "B-A"]) == ("O", "B-A", "I-A") and room.ordered(["NN", "DT"]) == ("DT", "NN")
 
 
@@ -138,13 +154,13 @@ def test_plain_text_is_split_and_its_offsets_kept():
     text = "The cat, naïve\tsat."
     objective = Tagging("tokens", "tags", LABELS)
     rows = [Row("f:1", 1, {"text": text}), Row("f:2", 2, {"line": ""}), Row("f:3", 3, {"tokens": ["a", "dog"]})]
-    rows.append(Row("f:4", 4, {"tokens": "a dog", "text": "a cat"}))
+    rows += [Row("f:4", 4, {"tokens": "a dog", "text": "a cat"}), Row("f:5", 5, {"tokens": "a dog.", "id": 1})]
     table, wrong = encode_rows(objective, coder(), 24, rows)
     assert not wrong
     first = table.examples[0]
     assert first["words"] == ["The", "cat", ",", "naïve", "sat", "."]
     assert [text[start:end] for start, end in first["offsets"]] == first["words"]
     assert table.examples[2]["words"] == ["a", "dog"] and "tags" not in table.examples[2]
-    assert table.examples[3]["words"] == ["a", "cat"]
+    assert table.examples[3]["words"] == ["a", "cat"] and table.examples[4]["words"] == ["a", "dog."]
     logits = np.eye(4)[np.ones((table.count, 24), int)]
     assert room.predictions(objective, table, np.arange(table.count), logits)[2] == ["B-X", "B-X"]
