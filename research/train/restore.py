@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.config import Mesh, Run, from_json
+from research.config import Mesh, Run, from_json, is_task
 from research.data.corpus import Prepared
 from research.data.sources import Source
 from research.data.tokenizer import Tokenizer, load, vocabulary
@@ -25,6 +25,7 @@ from research.interop.folder import load as pretrained
 from research.models.transformer import Transformer
 from research.report import logs
 from research.tasks.prepare import Prepared as TaskPrepared
+from research.tasks.prepare import prepare as prepare_task
 from research.train import sharding
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, evaluator
@@ -148,10 +149,15 @@ def _step(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> int | No
 
 
 def prepared_again(run: Run, folder: pathlib.Path, split: Split, source: Source | None) -> Prepared | TaskPrepared:
-    """Return a split of the data of the run in `folder`, or of another `source`, with the run's own tokenizer."""
+    """Return a split of the data of the run in `folder`, or of another `source`, with the run's own tokenizer.
+
+    Records of another source are all to be scored, whatever split they are, and may call their columns otherwise.
+    """
     data = dataclasses.replace(run.data, tokenizer=Tokenizer(path=str(folder / "tokenizer")))
     if source is not None:
         data = dataclasses.replace(data, sources=(source,))
+        if is_task(run):
+            return prepare_task(run.objective, data, (split,), structure=run.arch.structure, scored=(split,))
     return prepared_for(dataclasses.replace(run, data=data), (split,))
 
 
