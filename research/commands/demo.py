@@ -134,18 +134,18 @@ def _texts(masked: pathlib.Path, causal: pathlib.Path, spans: pathlib.Path) -> N
     from research.generate.settings import Decoding
     from research.train.restore import open_model
 
-    model, params, reader = open_model(str(masked))
+    model, params, reader, *_ = open_model(str(masked))
     text = MASKED_TEXT.format(mask=reader.tokenizer.mask_token)
     ((guesses,),) = fill_mask(model, params, reader.tokenizer, [text])
     print(f"masked:          {text}")
     print("                 " + ", ".join(f"{word!r} {share:.1%}" for word, share in guesses))
-    model, params, reader = open_model(str(causal))
+    model, params, reader, *_ = open_model(str(causal))
     prompt = reader.prompt(PROMPT)
     sampling = reader.settings(Decoding("sample", max_new_tokens=40, top_k=40))
     ((found,),) = generate(model, params, [prompt], sampling, size=reader.vocabulary.size)
     print(f"causal:          {PROMPT} ...")
     _indented(PROMPT + reader.text(prompt, found.tokens))
-    model, params, reader = open_model(str(spans))
+    model, params, reader, *_ = open_model(str(spans))
     prompt, greedy = reader.prompt(BROKEN_TEXT), reader.settings(Decoding(max_new_tokens=24, no_repeat_ngram=2))
     ((found,),) = generate(model, params, [prompt], greedy, size=reader.vocabulary.size)
     print(f"span corruption: {BROKEN_TEXT}")

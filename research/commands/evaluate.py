@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import dataclasses
+import itertools
 import json
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from research.generate.settings import Decoding, check
 from research.types import UserError
 
 if TYPE_CHECKING:
-    from research.train.predict import Judged
+    from research.train.judged import Judged
 
 EXAMPLES = """examples:
   python -m research evaluate runs/x
@@ -63,11 +63,17 @@ def main(arguments: list[str]) -> int:
     checkpoint(options.checkpoint)
     if of_decoding and not options.generate:
         raise UserError("--decoding.FIELD says how texts are made: give --generate too")
+    if (options.limit or options.tokenised) and not options.generate:
+        raise UserError("--limit and --tokenised are for texts that are made: give --generate too")
+    if options.limit < 0:
+        raise UserError(f"--limit is {options.limit}: it must be at least 1, or 0 for all")
     decoding = check(overrides.parse_part("decoding", Decoding(), of_decoding))
     if of_source and not options.source:
         raise UserError("--source.FIELD says more of --source: give --source too")
     if not (options.run / "run.json").is_file():
         raise UserError(f"no run in {options.run}: there is no run.json; give the folder that train wrote (--out)")
+    if options.out or options.generate:
+        check_task(options.run, options.generate)
     source, split = None, options.split or "validation"
     if options.source:
         source = source_of(options.source, of_source)
@@ -75,19 +81,20 @@ def main(arguments: list[str]) -> int:
             source, split = dataclasses.replace(source, holdout=0.0), "train"  # a file has no splits: all of it
 
     from research.interop.export import check_free
-    from research.train.restore import evaluate_run  # jax
+    from research.train.restore import evaluated  # jax
 
     if options.out:
         check_free(options.out)
         check_writable(options.out.absolute().parent)
-    scores = evaluate_run(options.run, options.checkpoint, split, source)
+    found = evaluated(options.run, options.checkpoint, split, source)
+    scores = dict(found.scores)
     if options.out or options.generate:
-        from research.train.predict import judged_run
+        from research.train.judged import judged
 
-        found = judged_run(options.run, options.checkpoint, split, source, decoding, options.limit, options.tokenised)
-        scores |= found.scores
+        told = judged(found, decoding, options.limit, options.tokenised)
+        scores |= told.scores
         if options.out:
-            save(options.out, scores, found)
+            save(options.out, scores, told)
     if options.json:
         from research.train.metrics import plain
 
@@ -99,6 +106,25 @@ def main(arguments: list[str]) -> int:
             if name in scores:
                 show(name, (name[:-1], *MEASURES), parts(scores[name]))
     return 0
+
+
+def check_task(run: pathlib.Path, generate: bool) -> None:
+    """Refuse, before anything is computed, a run that has no predictions to write or makes no text.
+
+    Raises:
+        UserError: The run was pre-trained; or `generate` is asked for, or not asked for, against what its task is.
+    """
+    from research.config import from_json, is_task
+    from research.report.logs import read_run
+
+    held = from_json(read_run(run)["resolved"])
+    if not is_task(held):
+        name = type(held.objective).__name__
+        raise UserError(f"--out and --generate are for runs of a task: {run} was pre-trained ({name}), leave them out")
+    if generate and held.arch.head != "vocabulary":
+        raise UserError(f"--generate: {run} tells labels apart and makes no text: leave it out")
+    if not generate and held.arch.head == "vocabulary":
+        raise UserError(f"--out: {run} makes texts, so what it predicts has to be made: give --generate too")
 
 
 def _prefixed(prefix: str, arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python -m research export runs/x exported/x
-  python -m research export runs/x exported/x --checkpoint best
+  python -m research export runs/x exported/x --checkpoint latest
   python -m research export runs/x exported/raw --raw
   python -m research export runs/x exported/x --adapter
+  python -m research export runs/x exported/x --adapter --base exported/base
 
 Then, in any program: transformers.AutoModelForCausalLM.from_pretrained("exported/x"), or MaskedLM, or Seq2SeqLM."""
 
@@ -25,9 +26,10 @@ def main(arguments: list[str]) -> int:
     parser = Parser("export", __doc__ or "", epilog=EXAMPLES)
     parser.add_argument("run", type=pathlib.Path, help="folder of a run")
     parser.add_argument("folder", type=pathlib.Path, help="new folder, or an empty one")
-    parser.add_argument("--checkpoint", default="latest", help=CHECKPOINTS)
+    parser.add_argument("--checkpoint", default="best", help=CHECKPOINTS)
     parser.add_argument("--raw", action="store_true", help="the raw parameters of a run that kept a moving average")
     parser.add_argument("--adapter", action="store_true", help="low-rank updates alone, as PEFT loads them")
+    parser.add_argument("--base", help="of --adapter: folder or hub id that they are loaded onto; init.path if not given")
     options = parser.parse(arguments)
     checkpoint(options.checkpoint)
     if not (options.run / "run.json").is_file():
@@ -38,8 +40,10 @@ def main(arguments: list[str]) -> int:
 
     check_free(options.folder)
     check_writable(options.folder.absolute().parent, "FOLDER")
+    if options.base and not options.adapter:
+        raise UserError("--base says what an adapter is loaded onto: give --adapter too")
     if options.adapter:
-        check_adapter(options.run)
+        base = base_of(options.run, options.base)
         if options.checkpoint.startswith("average:"):
             raise UserError("--adapter: the mean of checkpoints is no low-rank update: leave --adapter out, or name one step")
 
@@ -50,10 +54,12 @@ def main(arguments: list[str]) -> int:
     if options.adapter:
         from research.interop import peft
 
-        run = loaded.run
-        peft.write(options.folder, run.arch, run.adapter, loaded.params, loaded.trainable, run.init.path)
-        load, remarks = f'peft.PeftModel.from_pretrained({load}("{run.init.path}")', []
-        said = f'{load}, "{options.folder}")'
+        run, names = loaded.run, getattr(loaded.run.objective, "labels", ())
+        kind = getattr(run.objective, "problem", "")
+        peft.write(options.folder, run.arch, run.adapter, loaded.params, loaded.trainable, base, names, kind)
+        told = f", num_labels={run.arch.labels}" if run.arch.labels else ""
+        told += f", id2label={dict(enumerate(names))}" if names else ""
+        said, remarks = f'peft.PeftModel.from_pretrained({load}("{base}"{told}), "{options.folder}")', []
     else:
         remarks = export(options.run, loaded, options.folder, raw=options.raw)
         said = f'{load}("{options.folder}")'
@@ -64,11 +70,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def check_adapter(run: pathlib.Path) -> None:
-    """Refuse a run that has no low-rank updates, or no base that they belong to.
+def base_of(run: pathlib.Path, named: str | None) -> str:
+    """Return the folder or hub id that a run's low-rank updates belong to: the one `named`, or what it started from.
 
     Raises:
-        UserError: The run was trained otherwise, or from nothing; export the whole model.
+        UserError: The run was trained otherwise, or from nothing: export the whole model; or the base is a run, which
+            PEFT cannot open: export that first.
     """
     from research.config import from_json
     from research.report.logs import read_run
@@ -78,6 +85,13 @@ def check_adapter(run: pathlib.Path) -> None:
         raise UserError(f"--adapter: {run} has adapter.method {held.adapter.method}, not lora: leave it out")
     if not held.init.path:
         raise UserError(f"--adapter: {run} began with fresh parameters (init.path is empty), no base: leave it out")
+    base = named or held.init.path
+    if (pathlib.Path(base) / "run.json").exists():
+        raise UserError(
+            f"--adapter: {base} is a run, which PEFT cannot open: python -m research export {base} FOLDER, then train "
+            "with --init.path FOLDER, or give --base FOLDER here"
+        )
+    return base
 
 
 def export(run: pathlib.Path, loaded: Loaded, folder: pathlib.Path, *, raw: bool = False) -> list[str]:

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("model", help="a run's folder, a folder in Hugging Face's layout, or a hub id")
     parser.add_argument("--prompt", help="a text with one mask or several")
     parser.add_argument("--file", help="a text file with one text a line")
-    parser.add_argument("--checkpoint", help="of a run: latest (if not given), best, or a step")
+    parser.add_argument("--checkpoint", help="of a run: best (if not given), latest, a step, or average:N")
     parser.add_argument("--top", type=int, default=5, help="guesses for each mask")
     parser.add_argument("--json", action="store_true", help="one JSON object a text: prompt, and guesses for each mask")
     options = parser.parse(arguments)

@@ -18,7 +18,7 @@ USAGE = """usage: python -m research generate MODEL --prompt TEXT [--FIELD VALUE
 MODEL         a run's folder, a folder in Hugging Face's layout, or a hub id
 --prompt      one prompt; without it, and without --file, each line of standard input is one
 --file        a text file with one prompt a line
---checkpoint  of a run: latest (if not given), best, a step, or average:N
+--checkpoint  of a run: best (if not given), latest, a step, or average:N
 --batch-size  sequences made at the same time (16)
 --json        one JSON object a prompt: prompt, texts and their scores, in nats
 

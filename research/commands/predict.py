@@ -16,10 +16,11 @@ from research.types import UserError
 
 USAGE = """usage: python -m research predict MODEL FILE --out PREDICTIONS.jsonl [--FIELD VALUE ...]
 
-MODEL         a run of a task, its exported folder, another folder in Hugging Face's layout with a head for labels, or a hub id
+MODEL         a run of a task, its exported folder, another folder in Hugging Face's layout with a head for labels, or
+              a hub id
 FILE          .jsonl, .csv, .parquet (gzipped or not) with the columns that the model was trained on, or .txt, a text a line
 --out         a JSON line for each record, in order: its line and what the model says, or what is wrong with it
---checkpoint  of a run: latest (if not given), best, a step, or average:N
+--checkpoint  of a run: best (if not given), latest, a step, or average:N
 --batch-size  rows, or texts being made, at the same time (16)
 
 Stopped, the same command goes on where it stopped: until it is done, PREDICTIONS.jsonl.partial holds what there is. A
@@ -59,13 +60,21 @@ def main(arguments: list[str]) -> int:
     from research.train.progress import Progress
 
     predictor = open_predictor(model, named and checkpoint(named), int(width or 16))
-    job = {"format": FORMAT, "model": model, "step": predictor.step, **_stamp(source), "decoding": repr(decoding)}
+    job = {
+        "format": FORMAT,
+        "model": model,
+        "checkpoint": named or "best",
+        "step": predictor.step,
+        "parameters": [_stamp(path) for path in predictor.files],
+        **_stamp(source),
+        "decoding": repr(decoding),
+    }
     partial, note = target.with_name(target.name + ".partial"), target.with_name(target.name + ".partial.json")
+    target.parent.mkdir(parents=True, exist_ok=True)
     done, wrong = _resume(partial, note, job)
     rows = itertools.islice(rows_of_file(source), done, None)
     if done:
         print(f"going on after {done:,} records", file=sys.stderr)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with open(partial, "ab") as output, Progress(None, "record", f"predicting {source}") as progress:
         for answer in predict(predictor, rows, decoding):
             done += 1
@@ -78,27 +87,34 @@ def main(arguments: list[str]) -> int:
         os.fsync(output.fileno())
     partial.rename(target)
     note.unlink(missing_ok=True)
-    print(f"{done:,} records -> {target}" + (f", {wrong:,} of them wrong" if wrong else ""))
+    by = "" if predictor.step is None else f" by step {predictor.step:,}"
+    print(f"{done:,} records{by} -> {target}" + (f", {wrong:,} of them wrong" if wrong else ""))
     return 1 if wrong else 0
 
 
-def _stamp(source: pathlib.Path) -> dict[str, Any]:
+def _stamp(path: pathlib.Path) -> dict[str, Any]:
     """Return what tells a file from another, or from itself after a change."""
-    facts = source.stat()
-    return {"file": str(source.absolute()), "size": facts.st_size, "changed": facts.st_mtime_ns}
+    facts = path.stat()
+    return {"file": str(path.absolute()), "size": facts.st_size, "changed": facts.st_mtime_ns}
 
 
 def _resume(partial: pathlib.Path, note: pathlib.Path, job: dict[str, Any]) -> tuple[int, int]:
     """Return how many records are done already, and how many of them were wrong; a last line that was torn is cut off.
 
     Raises:
-        UserError: What is there was made of something else: remove it, or choose another name.
+        UserError: What is there was made of something else, or is nothing of ours: remove it, or choose another name.
     """
-    if not partial.exists() or not note.exists():
-        partial.unlink(missing_ok=True)
-        note.write_text(json.dumps(job) + "\n", encoding="utf-8")
+    from research.train.metrics import write_atomically
+
+    if not partial.exists():
+        write_atomically(note, json.dumps(job) + "\n")
         return 0, 0
-    before = json.loads(note.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if not isinstance(before, dict):
+        raise UserError(f"{partial} is there, and {note.name} does not say of what: remove it, or choose another --out")
     if before != job:
         changed = ", ".join(name for name in job if before.get(name) != job[name])
         raise UserError(f"{partial} was begun with another {changed}: remove it, or choose another --out")

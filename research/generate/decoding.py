@@ -126,9 +126,12 @@ def room(model: Transformer, prompt: Prompt, decoding: Decoding) -> int:
     """Return how many tokens can be made for `prompt`: `max_new_tokens`, or what the model's positions leave.
 
     Raises:
-        UserError: An encoder alone, an empty prompt, or one that leaves no room.
+        UserError: An encoder alone, an empty prompt, or one that leaves no room; or no number, which
+            `prompts.Reader.settings` knows.
     """
     arch = model.arch
+    if not decoding.max_new_tokens:
+        raise UserError("max_new_tokens is 0: it must be at least 1")
     if arch.structure == "encoder":
         raise UserError("an encoder makes no text: use fill-mask, or a decoder or encoder-decoder")
     if not prompt.tokens or (arch.structure == "encoder-decoder" and not prompt.source):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,10 +15,16 @@ from research.objectives.mixture import Mixture, R, S
 from research.objectives.prefix import Prefix
 from research.objectives.seq2seq import Seq2Seq
 from research.objectives.span_corruption import SpanCorruption
+from research.tasks import TASKS
+from research.tasks.coder import Coder
+from research.tasks.prompts import fields
+from research.tasks.rows import Example
 from research.types import Objective, Structure, UserError, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+UNKNOWN = 64  # tokens of an answer, where nothing says how long answers are
 
 
 class Reader(NamedTuple):
@@ -29,6 +36,8 @@ class Reader(NamedTuple):
     objective: Objective | None = None  # what it was trained for; None: not known, as of a folder from elsewhere
     start: int | None = None  # what an encoder-decoder's decoder begins with
     stop: tuple[int, ...] = ()  # ids that end a text
+    coder: Coder | None = None  # what a task's records are read with, and
+    length: int = 0  # the tokens of a row of them
 
     @property
     def bidirectional(self) -> bool:
@@ -40,21 +49,28 @@ class Reader(NamedTuple):
 
         A decoder reads it as it stands; nothing at all is the beginning of a document. An encoder reads it with its
         end token, after UL2's mode token where the model knows those. Who was trained to fill sentinels in is asked to
-        fill one in after a text that has none. Who was fine-tuned on prompts reads it in the same template.
+        fill one in after a text that has none. Who was fine-tuned on prompts reads it as the source of a record.
 
         Raises:
-            UserError: The prompt is empty, and the tokenizer has no token that begins a document.
+            UserError: The prompt is empty, and the tokenizer has no token that begins a document; or the model reads
+                other columns too, which are in records alone.
         """
         words = self.vocabulary
         if isinstance(self.objective, Seq2Seq | Completion):
-            text = _filled(self.objective.prompt, text)
+            if others := [name for name in fields(self.objective.prompt) if name != "source"]:
+                asked = f"{self.objective.prompt!r}, of records with {', '.join(map(repr, others))}"
+                raise UserError(f"the model reads {asked}: use predict with a file of them")
+            read, cut = self.record(self.objective, {"place": "the prompt", "source": text})
+            if cut:
+                print(f"warning: the prompt was cut to the {self.length} tokens of a row in training", file=sys.stderr)
+            return read
         if self.structure != "encoder-decoder":
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # some would end the prompt
             if not ids and words.eos is None:
                 raise UserError("the prompt is empty, and the tokenizer has no token that begins a document")
             return Prompt(tuple(ids or [words.eos]))
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self.objective is None or isinstance(self.objective, Seq2Seq):
+        if self.objective is None:
             ids = self.tokenizer(text)["input_ids"]
             ids = ids if words.eos is None or ids[-1:] == [words.eos] else [*ids, words.eos]
             return Prompt((self._start(),), tuple(ids))
@@ -64,6 +80,17 @@ class Reader(NamedTuple):
         if isinstance(self.objective, Mixture):
             ids = [int(words.modes[R if marked else S]), *ids]
         return Prompt((self._start(),), (*ids, words.eos))
+
+    def record(self, objective: Seq2Seq | Completion, example: Example) -> tuple[Prompt, bool]:
+        """Return what the model reads of an example of `objective`, in training and after, and whether it had to be cut.
+
+        Raises:
+            UserError: The objective's template alone is longer than a row.
+        """
+        (read,) = TASKS[type(objective)].sources(objective, self.coder, self.length, [example])
+        if isinstance(objective, Seq2Seq):
+            return Prompt((self._start(),), tuple(read.ids)), read.cut
+        return Prompt(tuple(read.ids)), read.cut
 
     def text(self, prompt: Prompt, tokens: tuple[int, ...]) -> str:
         """Return the text of an answer: what follows the prompt, or a source with its sentinels filled in."""
@@ -94,8 +121,10 @@ class Reader(NamedTuple):
         """Return `decoding` with the model's end tokens, and without the special tokens that it was never shown as text.
 
         A sentinel is text to who was trained on sentinels. Of a model from elsewhere nothing is known, and nothing
-        forbidden.
+        forbidden. How many tokens are made at most, where that is not said, is what answers had in training.
         """
+        answers = self.objective.target_length if isinstance(self.objective, Seq2Seq | Completion) else UNKNOWN
+        decoding = dataclasses.replace(decoding, max_new_tokens=decoding.max_new_tokens or answers)
         if self.objective is None:
             return dataclasses.replace(decoding, stop=decoding.stop or self.stop)
         known = {*self.stop, *decoding.stop}
@@ -110,15 +139,3 @@ class Reader(NamedTuple):
         if self.start is None:
             raise UserError("the model's config.json has no decoder_start_token_id: add it")
         return self.start
-
-
-def _filled(template: str, text: str) -> str:
-    """Return the prompt that `template` makes of a source.
-
-    Raises:
-        UserError: It reads other columns too: those are in records alone.
-    """
-    try:
-        return template.format(source=text)
-    except (KeyError, IndexError) as error:
-        raise UserError(f"the model reads {template!r}, of records with {error}: use predict with a file of them") from None

@@ -15,8 +15,9 @@ class Decoding:
 
     method: Literal["greedy", "sample", "beam"] = "greedy"
     """The likeliest token, a random one, or the likeliest sequence that a beam search finds."""
-    max_new_tokens: int = 64
-    """Most tokens made for a prompt; fewer where the model's positions end before."""
+    max_new_tokens: int = 0
+    """Most tokens made for a prompt, fewer where the model's positions end before; 0: as many as the answers had that it
+    was trained on, 64 where that is not known."""
     min_new_tokens: int = 0
     """Tokens made before an end token may be."""
     returned: int = 1
@@ -54,7 +55,7 @@ def check(decoding: Decoding) -> Decoding:
     Raises:
         UserError: A field out of its range; the message names it and says what it may be.
     """
-    least = {"max_new_tokens": 1, "min_new_tokens": 0, "returned": 1, "top_k": 0, "beams": 1, "no_repeat_ngram": 0}
+    least = {"max_new_tokens": 0, "min_new_tokens": 0, "returned": 1, "top_k": 0, "beams": 1, "no_repeat_ngram": 0}
     for name, bound in least.items():
         if getattr(decoding, name) < bound:
             raise UserError(f"{name} is {getattr(decoding, name)}: it must be at least {bound}")

@@ -192,13 +192,17 @@ def to_config(
     if arch.structure == "encoder-decoder":
         config["forced_eos_token_id"] = None  # BART's default is 2, whatever the vocabulary
     if arch.head != "vocabulary":
-        config |= _labelled(arch, labels, problem)
+        config |= labelled(arch, labels, problem)
     _check_same(_explicit(arch), _explicit(as_named(config)))
     return config
 
 
-def _labelled(arch: Arch, labels: Sequence[str], problem: str) -> dict[str, Any]:
-    """Return what config.json says of a head for labels: their names, and the rate of dropout before it."""
+def labelled(arch: Arch, labels: Sequence[str], problem: str) -> dict[str, Any]:
+    """Return what config.json says of a head for labels: their names, and the rate of dropout before it.
+
+    Raises:
+        UserError: There is not one name for each label.
+    """
     names = tuple(labels) or _numbered(arch.labels)
     if not arch.labels or len(names) != arch.labels or len(set(names)) < len(names):
         raise UserError(f"{len(set(names))} different label names, but arch.labels is {arch.labels}: name each of them")

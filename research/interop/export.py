@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,32 @@ def check_free(folder: pathlib.Path) -> None:
         raise UserError(f"{folder} is not empty: choose another folder, or remove it first")
 
 
+@contextlib.contextmanager
+def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield another folder beside `folder`, which takes its name when all that was written there is on disk.
+
+    Raises:
+        UserError: It cannot be written; nothing of it stays.
+    """
+    from safetensors import SafetensorError
+
+    folder = folder.absolute()
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        partial.mkdir(parents=True)
+        usual = partial.stat().st_mode & 0o666
+        yield partial
+        for path in partial.iterdir():
+            path.chmod(usual)  # safetensors lets none but the owner read its files
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:  # the latter also where a disk is full
+        raise UserError(f"cannot write {folder}: {getattr(error, 'strerror', error)}; choose another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write(
     folder: pathlib.Path,
     arch: Arch,
@@ -77,8 +104,6 @@ def write(
     Raises:
         UserError: Something is in `folder`; it cannot be written; or the architecture has no equal in `transformers`.
     """
-    from safetensors import SafetensorError
-
     check_free(folder)
     arch, params = as_published(arch, params, vocabulary.pad)
     ids = {"pad": vocabulary.pad, "bos": tokenizer.bos_token_id, "eos": vocabulary.eos}
@@ -86,10 +111,7 @@ def write(
         ids["pad"] = None  # transformers would read the label before the end token, taking that for padding
     config = to_config(arch, **ids, decoder_start=decoder_start, labels=labels, problem=problem)
     tensors = to_huggingface(arch, params)
-    folder = folder.absolute()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(folder) as partial:
         _write_json(partial / NAME, config)
         if arch.structure != "encoder" and arch.head == "vocabulary":
             generation = {key: value for key, value in config.items() if key.endswith("_token_id")}
@@ -99,15 +121,6 @@ def write(
         _write_tensors(partial, tensors, shard)
         _write_tokenizer(partial, tokenizer, arch)
         card.save(partial / "README.md")
-        for path in partial.iterdir():
-            shutil.copymode(partial / NAME, path)  # safetensors lets none but the owner read its files
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        partial.rename(folder)
-    except (OSError, SafetensorError) as error:  # the latter also where a disk is full
-        raise UserError(f"cannot write {folder}: {getattr(error, 'strerror', error)}; choose another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def as_published(arch: Arch, params: Mapping[str, Any], pad: int | None) -> tuple[Arch, Mapping[str, Any]]:

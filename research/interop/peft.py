@@ -7,17 +7,15 @@ same function: its rank is theirs together.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import secrets
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from research.config import Adapter
-from research.interop.export import check_free
+from research.interop.config_json import labelled
+from research.interop.export import check_free, whole_folder
 from research.models.arch import Arch
 from research.models.lora import A, B
 from research.models.paths import flatten
@@ -25,6 +23,7 @@ from research.models.rules import expected, to_huggingface
 from research.types import UserError
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+NAMES = "labels.json"  # what config.json says of labels, for which adapter_config.json has no word; PEFT passes over it
 PREFIX = "base_model.model."
 TASKS = {
     "encoder": None,  # PEFT has no word for masked language models
@@ -52,6 +51,8 @@ def write(
     params: Mapping[str, Any],
     trainable: Mapping[str, Any],
     base: str,
+    labels: Sequence[str] = (),
+    problem: str = "",
 ) -> None:
     """Write `folder`, which appears under this name only when all of it is on disk.
 
@@ -64,30 +65,20 @@ def write(
         params: The model's own parameters, nested, below "params".
         trainable: What was trained of it, nested.
         base: Folder or hub id of what it was trained from.
+        labels, problem: Of a head for labels, as of `export.write`.
 
     Raises:
         UserError: Something is in `folder`; it cannot be written; or what was trained has no equal in PEFT.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     check_free(folder)
     config, tensors = adapted(arch, adapter, params, trainable, base)
-    folder = folder.absolute()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        partial.mkdir(parents=True)
-        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    said = {CONFIG: config} | ({NAMES: labelled(arch, labels, problem)} if arch.head != "vocabulary" else {})
+    with whole_folder(folder) as partial:
+        for name, values in said.items():
+            (partial / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         save_file(tensors, partial / TENSORS, metadata={"format": "pt"})
-        shutil.copymode(partial / CONFIG, partial / TENSORS)  # safetensors lets none but the owner read its files
-        for path in partial.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        partial.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write {folder}: {getattr(error, 'strerror', error)}; choose another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def adapted(

@@ -61,10 +61,16 @@ def distinct(name: str, values: tuple[str, ...]) -> None:
 
 
 def template(name: str, value: str) -> None:
-    """Raise a UserError unless `value` is a template with at least one {column} in it."""
+    """Raise a UserError unless `value` is a template with at least one {column} in it, and columns alone.
+
+    A column inside a structure is dotted, {translation.en}.
+    """
     try:
-        columns = [column for _, column, _, _ in string.Formatter().parse(value) if column is not None]
+        fields = [field for field in string.Formatter().parse(value) if field[1] is not None]
     except ValueError as error:
         raise UserError(f"objective.{name} {value!r} is not a template ({error}): write {{{{ for a brace") from None
+    columns = [column for _, column, _, _ in fields]
+    if any(how or kind or "[" in column or column.startswith("source.") for _, column, how, kind in fields):
+        raise UserError(f"objective.{name} is {value!r}: it takes columns as they are, {{source}} or {{column}}, no formats")
     if not columns or not all(columns):
         raise UserError(f"objective.{name} is {value!r}: it must say where the source goes, as {{source}}")

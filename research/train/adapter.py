@@ -27,6 +27,7 @@ from research.train.paths import layer
 from research.types import State, UserError
 
 OUTPUTS = ("head/kernel", "classifier/kernel")  # [V, D] and fused with the loss: no projections of a Dense
+RANDOM = "init.path is empty, so what is frozen stays as random as it is: name a model to start from with --init.path"
 
 
 class Plan(NamedTuple):
@@ -122,6 +123,8 @@ def scale(adapter: Adapter) -> float:
 def summary(run: Run, parameters: Any, shapes: State) -> str:
     """Return how much of a model is trained, and what its optimizer keeps beside what it would for all, in one line.
 
+    A second one warns where what is frozen was never trained.
+
     Args:
         run: Resolved.
         parameters: The model's own, nested, of which shapes are enough.
@@ -135,7 +138,7 @@ def summary(run: Run, parameters: Any, shapes: State) -> str:
     return (
         f"training {trained:,} parameters beside {count(shapes.frozen):,} frozen ones ({trained / everything:.2%} of "
         f"{everything:,}); optimizer state {own:,.2f} MB, {full:,.2f} MB were all trained"
-    )
+    ) + ("" if run.init.path else f"\nwarning: {RANDOM}")
 
 
 def where(opened: Mapping[str, jax.Array], then: Any, otherwise: Any) -> Any:

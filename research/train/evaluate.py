@@ -32,7 +32,10 @@ EVALUATION_SEED = 0  # not the run's: runs of different seeds are compared on th
 
 
 def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..., dict[str, Any]]:
-    """Return evaluate(params, rows, limit=0, unigram=None) -> scores over `rows`, or `limit` of them."""
+    """Return evaluate(params, rows, limit=0, unigram=None, answers=None) -> scores over `rows`, or `limit` of them.
+
+    What a model tells of labels is gathered in `answers` (see `judge.gathering`) where its caller wants it too.
+    """
     placed = sharding.batch_sharding(trained.mesh)
     whole = sharding.replicated(trained.mesh)
     labelled = run.arch.head != "vocabulary"
@@ -58,10 +61,12 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
         out_shardings=whole,
     )
 
-    def evaluate(params: Any, rows: Rows | TaskRows, limit: int = 0, unigram: np.ndarray | None = None) -> dict[str, Any]:
+    def evaluate(
+        params: Any, rows: Rows | TaskRows, limit: int = 0, unigram: np.ndarray | None = None, answers: Any = None
+    ) -> dict[str, Any]:
         baseline = None if unigram is None else jnp.asarray(unigram, jnp.float32)
         totals: dict[str, float] = {}
-        answers = judge.gathering(run.objective, rows.table) if labelled else None
+        answers = answers or (judge.gathering(run.objective, rows.table) if labelled else None)
         pending: list[tuple[np.ndarray, Any]] = []
 
         def fetch() -> None:  # added up in float64, in order

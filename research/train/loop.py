@@ -47,7 +47,7 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
     """
     recorded, old_fingerprint = _recorded(run, folder, allow_changes)
     if recorded and not allow_changes and status(folder) == "done":
-        print(f"{folder} is done: {recorded.steps} steps")
+        print(f"{folder} is done: {logs.read(folder)[-1]['step']} steps")
         return "done"
     session = open_session(run, recorded)
     if is_task(run):

@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from research.models.arch import Arch, validate
-from research.types import UserError
+from research.types import Lengths, UserError
 
 if TYPE_CHECKING:
     from research.config import Adapter, Run
@@ -67,6 +67,8 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     ways = mesh["data"] * mesh["fsdp"]
     rows = -(-run.batch_size // (run.microbatches * ways))
     lengths = run.objective.lengths(run.data.length)
+    source, target = _read(arch, lengths)
+    outputs = arch.vocab_size if arch.head == "vocabulary" else max(1, arch.labels)
 
     part = trained(run.adapter, arch)
     sized = lambda shape: (shape, 4 * math.prod(shape.shape) * shape.times // split(shape, mesh))  # noqa: E731
@@ -78,9 +80,9 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     cpu = platform == "cpu"
     small = 4 if cpu or run.compute.dtype == "float32" else 2
     remat = run.compute.remat and not cpu
-    kept = rows * activations(arch, lengths.source, lengths.target, small, mesh["tensor"], remat, part.lowest)
-    chunk, several = _chunk(arch.vocab_size, lengths.scored, rows, mesh["tensor"])
-    table = 4 * arch.vocab_size * arch.width // (mesh["fsdp"] * mesh["tensor"])
+    kept = rows * activations(arch, source, target, small, mesh["tensor"], remat, part.lowest)
+    chunk, several = _chunk(outputs, lengths.scored, rows, mesh["tensor"])
+    table = 4 * outputs * arch.width // (mesh["fsdp"] * mesh["tensor"])
     table *= any(shape.path in ("tokens/embedding", "head/kernel") for shape in part.shapes)
     carried = learning if run.microbatches > 1 else 0
     # At the loss: logits, their exponentials and their gradient; the table's gradient is carried from chunk to chunk.
@@ -89,7 +91,7 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     updating += learning if mesh["data"] > 1 else 0  # what the other devices' gradients are summed into
     at_update = {"gradients": updating, "activations": 0, "logits": 0}
     moving = max(at_loss, at_update, key=lambda parts: sum(parts.values()))
-    tokens = run.data.length + run.objective.lookahead + lengths.source + lengths.target + 2 * lengths.scored
+    tokens = run.data.length + run.objective.lookahead + source + target + 2 * lengths.scored
     parts = {
         "parameters": weights,
         "optimizer": slots,
@@ -98,6 +100,14 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
         "batch": 4 * tokens * -(-run.batch_size // ways),
     }
     return Estimate(parts, math.prod(mesh.values()) if cpu else 1)
+
+
+def _read(arch: Arch, lengths: Lengths) -> tuple[int, int]:
+    """Return the tokens that the encoder and the decoder read; an objective for either does not know which it trains."""
+    if arch.structure == "encoder-decoder":
+        return lengths.source, lengths.target
+    longest = max(lengths.source, lengths.target)
+    return (longest, 0) if arch.structure == "encoder" else (0, longest)
 
 
 def parameters(arch: Arch) -> Iterator[Shape]:

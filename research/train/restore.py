@@ -8,7 +8,6 @@ import pathlib
 import sys
 from typing import Any, NamedTuple
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,18 +19,22 @@ from research.data.tokenizer import Tokenizer, load, vocabulary
 from research.generate.prompts import Reader
 from research.interop.config_json import ends
 from research.interop.export import RECORD
-from research.interop.folder import locate
 from research.interop.folder import load as pretrained
+from research.interop.folder import locate
 from research.models.transformer import Transformer
 from research.report import logs
+from research.tasks import judge
+from research.tasks.coder import Coder
 from research.tasks.prepare import Prepared as TaskPrepared
 from research.tasks.prepare import prepare as prepare_task
 from research.train import sharding
-from research.train.checkpoint import Checkpoints
+from research.train.checkpoint import MANIFEST, Checkpoints
 from research.train.evaluate import UNIGRAM, evaluator
 from research.train.session import keep_compiled, prepared_for, rows_of
 from research.train.step import Trainer, trainer
-from research.types import Split, UserError, Vocabulary
+from research.types import Split, Structure, UserError, Vocabulary
+
+WEIGHTS = ("*.safetensors", "flax_model*.msgpack")
 
 
 class Loaded(NamedTuple):
@@ -45,6 +48,7 @@ class Loaded(NamedTuple):
     vocabulary: Vocabulary
     trainer: Trainer
     trainable: Any  # what was trained of it, as the parameters are: averaged or raw; None of several checkpoints' mean
+    manifests: tuple[pathlib.Path, ...]  # of the checkpoints that it is made of
 
 
 def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = False) -> Loaded:
@@ -65,41 +69,53 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
     words = vocabulary(tokenizer)
     compiled = trainer(run, words, _mesh(run))
     with Checkpoints(folder / "checkpoints", run.keep) as checkpoints:
-        steps = _steps(checkpoints, checkpoint, folder)
+        steps, manifests = _steps(checkpoints, checkpoint, folder), []
         for step in steps:
             state, notes = checkpoints.restore(compiled.shapes, step)
             for note in notes:
                 print(f"warning: {note}", file=sys.stderr)
+            manifests.append(checkpoints.folder / str(int(state.step)) / MANIFEST)
             trainable = state.averages if run.ema and not raw else state.trainable
             found = compiled.merge(trainable, state.frozen)
             params = found if step == steps[0] else jax.tree.map(jnp.add, params, found)
     if len(steps) > 1:  # the mean of the models: that of low-rank factors would be another model
         params, trainable = jax.tree.map(lambda total: total / len(steps), params), None
-    return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled, trainable)
+    return Loaded(run, int(state.step), compiled.model, params, tokenizer, words, compiled, trainable, tuple(manifests))
 
 
 class Opened(NamedTuple):
-    """A model that can be prompted, wherever it came from."""
+    """A model and what reads for it, wherever it came from."""
 
     model: Transformer
     params: Any
     reader: Reader
+    step: int | None  # of the run's checkpoint; None of a folder
+    files: tuple[pathlib.Path, ...]  # that are others where the parameters are: manifests of checkpoints, or weights
 
 
 def open_model(path: str, checkpoint: str | None = None) -> Opened:
-    """Return the model of a run's folder, of a folder in Hugging Face's layout, or of a hub id.
+    """Return the model that can be prompted of a run's folder, of a folder in Hugging Face's layout, or of a hub id.
+
+    Of a run it is the best `checkpoint`, unless another is named.
+
+    Raises:
+        UserError: As `read_model`; or the model has a head for labels.
+    """
+    opened = read_model(path, checkpoint)
+    if opened.model.arch.head != "vocabulary":
+        raise UserError(f"{path} tells labels apart and makes no text: use predict")
+    return opened
+
+
+def read_model(path: str, checkpoint: str | None = None) -> Opened:
+    """Return the model of a run's folder, of a folder in Hugging Face's layout, or of a hub id, whatever its head.
 
     Raises:
         UserError: There is no model, or it is damaged; a `checkpoint` is asked of something that is no run; or the
             folder has no tokenizer.
     """
     if (pathlib.Path(path) / logs.RUN).exists():
-        loaded = load_run(pathlib.Path(path), checkpoint or "latest")
-        words, objective = loaded.vocabulary, loaded.run.objective
-        start = getattr(words, objective.start) if hasattr(objective, "start") else None
-        stop = () if words.eos is None else (words.eos,)
-        structure = loaded.run.arch.structure
-        return Opened(loaded.model, loaded.params, Reader(loaded.tokenizer, words, structure, objective, start, stop))
+        return opened_run(load_run(pathlib.Path(path), checkpoint or "best"))
     if checkpoint:
         raise UserError(f"--checkpoint {checkpoint}: {path} is no run: it has one set of parameters")
     keep_compiled()
@@ -109,9 +125,29 @@ def open_model(path: str, checkpoint: str | None = None) -> Opened:
         raise UserError(f"{folder} has no tokenizer: add tokenizer.json and tokenizer_config.json")
     start, stop = ends(folder, found.arch.vocab_size)
     record = folder / RECORD
-    objective = from_json(json.loads(record.read_text(encoding="utf-8"))).objective if record.exists() else None
-    reader = Reader(found.tokenizer, vocabulary(found.tokenizer), found.arch.structure, objective, start, stop)
-    return Opened(found.model, found.params, reader)
+    run = from_json(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else None
+    reader = _reader(found.tokenizer, vocabulary(found.tokenizer), found.arch.structure, run, start, stop)
+    weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+    return Opened(found.model, found.params, reader, None, tuple(weights))
+
+
+def opened_run(loaded: Loaded) -> Opened:
+    """Return a run's model with what reads for it as it was trained."""
+    run, words = loaded.run, loaded.vocabulary
+    start = getattr(words, run.objective.start) if hasattr(run.objective, "start") else None
+    stop = () if words.eos is None else (words.eos,)
+    reader = _reader(loaded.tokenizer, words, run.arch.structure, run, start, stop)
+    return Opened(loaded.model, loaded.params, reader, loaded.step, loaded.manifests)
+
+
+def _reader(
+    tokenizer: Any, words: Vocabulary, structure: Structure, run: Run | None, start: int | None, stop: tuple[int, ...]
+) -> Reader:
+    """Return what reads as the model of `run` was trained to; None is not known."""
+    if run is None:
+        return Reader(tokenizer, words, structure, None, start, stop)
+    coder = Coder(tokenizer, words) if is_task(run) else None
+    return Reader(tokenizer, words, structure, run.objective, start, stop, coder, run.data.length)
 
 
 def _mesh(run: Run) -> jax.sharding.Mesh:
@@ -135,14 +171,11 @@ def _steps(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> list[in
 
 
 def _step(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> int | None:
-    """Return the step that `name` means; None leaves the newest good one to the restore."""
+    """Return the step that `name` means; None leaves the newest good one to the restore, also where none was evaluated."""
     if name == "latest":
         return None
     if name == "best":
-        step = checkpoints.best()
-        if step is None and checkpoints.exist():
-            print(f"warning: no checkpoint of {folder} was evaluated: taking the latest for the best", file=sys.stderr)
-        return step
+        return checkpoints.best()
     if not name.isdecimal():
         raise UserError(f"checkpoint {name!r}: give latest, best, average:N or a step of {folder}: {checkpoints.steps()}")
     return int(name)
@@ -161,8 +194,22 @@ def prepared_again(run: Run, folder: pathlib.Path, split: Split, source: Source 
     return prepared_for(dataclasses.replace(run, data=data), (split,))
 
 
+class Evaluated(NamedTuple):
+    """A run's checkpoint, a split, and how good the one is on the other."""
+
+    scores: dict[str, Any]
+    loaded: Loaded
+    prepared: Prepared | TaskPrepared
+    answers: judge.Answers  # of models that tell labels; of others none
+
+
 def evaluate_run(folder: pathlib.Path, checkpoint: str, split: Split, source: Source | None = None) -> dict[str, Any]:
-    """Return the scores of a run's checkpoint on a whole split of its own data, or of `source`, with fixed masks.
+    """Return the scores that `evaluated` finds; arguments and errors as there."""
+    return evaluated(folder, checkpoint, split, source).scores
+
+
+def evaluated(folder: pathlib.Path, checkpoint: str, split: Split, source: Source | None = None) -> Evaluated:
+    """Return how good a run's checkpoint is on a whole split of its own data, or of `source`, with fixed masks.
 
     The unigram baseline is that of the run's own training rows, also on other text.
 
@@ -177,5 +224,7 @@ def evaluate_run(folder: pathlib.Path, checkpoint: str, split: Split, source: So
         print(f"warning: the {split} text is not what it was when {folder} was trained", file=sys.stderr)
     rows = rows_of(run, prepared, split, evaluating=True)
     unigram = np.load(folder / UNIGRAM) if (folder / UNIGRAM).exists() else None
-    scores = evaluator(run, words, loaded.trainer)(loaded.params, rows, 0, unigram)
-    return {"run": str(folder), "step": loaded.step, "split": split, "rows": rows.count, **scores}
+    gathered = judge.gathering(run.objective, rows.table) if run.arch.head != "vocabulary" else None
+    found = evaluator(run, words, loaded.trainer)(loaded.params, rows, 0, unigram, gathered)
+    scores = {"run": str(folder), "step": loaded.step, "split": split, "rows": rows.count, **found}
+    return Evaluated(scores, loaded, prepared, gathered.found() if gathered else {})

@@ -1,10 +1,15 @@
 """`evaluate`: what it asks for, and how the scores are shown."""
 
+import dataclasses
 import json
 import sys
 import types
 
 import pytest
+
+from research.config import to_json
+from research.models.arch import with_head
+from tests.train import small, small_tasks
 
 SCORES = {
     "loss": 3.21987,
@@ -21,11 +26,11 @@ def calls(monkeypatch):
     """Put a recorder in the evaluator's place."""
     seen = []
 
-    def evaluate_run(folder, checkpoint, split, source):
+    def evaluated(folder, checkpoint, split, source):
         seen.append((folder, checkpoint, split, source))
-        return dict(SCORES)
+        return types.SimpleNamespace(scores=dict(SCORES))
 
-    monkeypatch.setitem(sys.modules, "research.train.restore", types.SimpleNamespace(evaluate_run=evaluate_run))
+    monkeypatch.setitem(sys.modules, "research.train.restore", types.SimpleNamespace(evaluated=evaluated))
     return seen
 
 
@@ -66,16 +71,37 @@ def test_any_source_with_any_of_its_fields(run, calls, command):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: run"),
-        (["{run}", "--checkpoint", "worst"], "--checkpoint: 'worst' is not latest, best (by its evaluations), a step, or average:N"),
+        (["{run}", "--checkpoint", "worst"], "--checkpoint: 'worst' is not best (by its evaluations"),
         (["{run}", "--checkpoint", "-3"], "--checkpoint: "),
         (["{run}", "--chekpoint", "best"], "unknown flag --chekpoint: did you mean --checkpoint?"),
         (["{run}", "--split", "all"], "--split: invalid choice: 'all'"),
         (["{run}", "--source.column", "x"], "give --source too"),
         (["{run}", "--source", "x", "--source.colum", "y"], "--source.colum: did you mean --source.column?"),
         (["{run}/none"], "there is no run.json"),
+        (["{run}", "--limit", "3"], "--limit and --tokenised are for texts that are made: give --generate too"),
+        (["{run}", "--generate", "--limit", "-3"], "--limit is -3: it must be at least 1, or 0 for all"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, run, calls, command):
     status, out, err = command("evaluate", *[argument.replace("{run}", str(run)) for argument in arguments])
     assert (status, out, calls) == (2, "", [])
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "message"),
+    [
+        ("pretrained", ["--generate"], "was pre-trained (Masked), leave them out"),
+        ("pretrained", ["--out", "x"], "was pre-trained (Masked), leave them out"),
+        ("classification", ["--generate"], "tells labels apart and makes no text: leave it out"),
+        ("seq2seq", ["--out", "x"], "makes texts, so what it predicts has to be made: give --generate too"),
+    ],
+)
+def test_what_a_run_cannot_do_is_refused_before_it_is_scored(task, flags, message, run, calls, command, tmp_path):
+    held = small.run("masked", tmp_path) if task == "pretrained" else small_tasks.run(task, tmp_path)
+    if task == "classification":
+        held = dataclasses.replace(held, arch=with_head(held.arch, "sequence", 2))
+    values = to_json(held)
+    (run / "run.json").write_text(json.dumps({"configuration": values, "resolved": values}))
+    status, out, err = command("evaluate", run, *flags)
+    assert (status, out, calls) == (2, "", []) and message in err and err.count("\n") == 1

@@ -1,6 +1,8 @@
 """`predict`: a line for each record, also where the process was killed on the way; mistakes are one line."""
 
 import json
+import os
+import shutil
 
 import jax
 import pytest
@@ -81,7 +83,6 @@ def test_stopped_on_the_way_it_goes_on_to_the_same_file(model, file, tmp_path, c
     assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
     # What was begun of one file is not finished with another.
-    partial.write_text('{"line": 1}\n')
     (tmp_path / "parts.jsonl").rename(tmp_path / "done.jsonl")
     with monkeypatch.context() as patched:
         met.clear()
@@ -90,6 +91,38 @@ def test_stopped_on_the_way_it_goes_on_to_the_same_file(model, file, tmp_path, c
     file.write_text('{"text": "another"}\n')
     status, _, err = command("predict", model, file, "--out", tmp_path / "parts.jsonl")
     assert status == 2 and "was begun with another size" in err and err.count("\n") == 1
+
+
+def begun(model, file, out, command, monkeypatch):
+    """Kill predict in its first chunk, which leaves an empty partial file and its note."""
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "encode_rows", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command("predict", model, file, "--out", out)[0] == 130
+    return out.with_name(out.name + ".partial"), out.with_name(out.name + ".partial.json")
+
+
+def test_what_one_model_began_another_of_the_same_name_does_not_finish(model, file, tmp_path, command, monkeypatch):
+    shutil.copytree(model, tmp_path / "model")
+    _, note = begun(tmp_path / "model", file, tmp_path / "out.jsonl", command, monkeypatch)
+    assert json.loads(note.read_text())["checkpoint"] == "best"
+    weights = tmp_path / "model" / "model.safetensors"
+    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1))  # exported anew
+    status, _, err = command("predict", tmp_path / "model", file, "--out", tmp_path / "out.jsonl")
+    assert status == 2 and "was begun with another parameters: remove it" in err and err.count("\n") == 1
+
+
+def test_a_new_folder_is_made_and_what_is_not_ours_stays(model, file, tmp_path, command, monkeypatch):
+    out = tmp_path / "new" / "sub" / "out.jsonl"
+    partial, note = begun(model, file, out, command, monkeypatch)
+    for broken in ('{"format"', "", "[]"):
+        note.write_text(broken)
+        status, _, err = command("predict", model, file, "--out", out)
+        assert status == 2 and "out.jsonl.partial.json does not say of what: remove it" in err and err.count("\n") == 1
+    note.unlink()
+    partial.write_text("mine")
+    assert command("predict", model, file, "--out", out)[0] == 2 and partial.read_text() == "mine"
+    partial.unlink()
+    assert command("predict", model, file, "--out", out)[0] == 0 and len(lines(out)) == 15
 
 
 @pytest.mark.parametrize(
@@ -102,7 +135,7 @@ def test_stopped_on_the_way_it_goes_on_to_the_same_file(model, file, tmp_path, c
         (["{file}", "{file}", "--out", "x"], "give an existing folder"),
         (["{model}", "{file}", "--out", "x", "--batch-size", "0"], "--batch-size is 0"),
         (["{model}", "{file}", "--out", "x", "--metod", "beam"], "unknown field --metod: did you mean --method?"),
-        (["{model}", "{file}", "--out", "x", "--checkpoint", "worst"], "--checkpoint: 'worst' is not latest"),
+        (["{model}", "{file}", "--out", "x", "--checkpoint", "worst"], "--checkpoint: 'worst' is not best"),
         (["{model}", "{file}", "--out", "x", "--checkpoint", "3"], "is no run: it has one set of parameters"),
     ],
 )
@@ -113,6 +146,12 @@ def test_mistakes_are_one_line(arguments, message, model, file, tmp_path, comman
     assert (status, out) == (2, "") and message in err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["generate", "fill-mask"])
+def test_who_tells_labels_apart_makes_no_text(name, model, command):
+    status, out, err = command(name, model, "--prompt", "one [MASK]")
+    assert (status, out) == (2, "") and err == f"error: {model} tells labels apart and makes no text: use predict\n"
 
 
 def test_help_imports_no_jax():

@@ -1,5 +1,6 @@
 """Prompts are read as each objective trained its model to, and answers come back as text."""
 
+import dataclasses
 import pydoc_data.topics
 
 import numpy as np
@@ -9,10 +10,14 @@ from research.data.tokenizer import Tokenizer, train, vocabulary
 from research.generate.prompts import Reader
 from research.generate.settings import Decoding
 from research.objectives.causal import Causal
+from research.objectives.completion import Completion
 from research.objectives.denoising import Denoising
 from research.objectives.mixture import Mixture, R, S
 from research.objectives.prefix import Prefix
+from research.objectives.seq2seq import Seq2Seq
 from research.objectives.span_corruption import SpanCorruption
+from research.tasks import TASKS
+from research.tasks.coder import Coder
 from research.types import UserError
 
 BROKEN = "Return<extra_id_0> of the list, or None if<extra_id_1> is empty."
@@ -107,3 +112,35 @@ def test_what_was_never_text_is_never_made(tokenizer, words, objective):
         assert set(settings.forbidden) == (special - sentinels - {words.eos}) | {7}
     else:
         assert set(settings.forbidden) == (special - {words.eos}) | {7}
+
+
+def test_an_answer_is_as_long_as_those_in_training_unless_it_is_said(tokenizer, words):
+    for objective, expected in ((Seq2Seq(target_length=128), 128), (Completion(target_length=9), 9), (Causal(), 64)):
+        made = reader(tokenizer, words, objective)
+        assert made.settings(Decoding()).max_new_tokens == expected
+        assert made.settings(Decoding(max_new_tokens=200)).max_new_tokens == 200
+    assert reader(tokenizer, words, None, structure="decoder").settings(Decoding()).max_new_tokens == 64
+
+
+@pytest.mark.parametrize("objective", [Seq2Seq(prompt="turn: {source} now"), Completion(prompt="{source} =>", target_length=4)])
+def test_a_task_s_prompt_is_what_training_read(tokenizer, words, objective, capsys):
+    task, coder = TASKS[type(objective)], Coder(tokenizer, words)
+    made = reader(tokenizer, words, objective)._replace(coder=coder, length=48)
+    long = "the value of the list and " * 9
+    for text in ("the value", "a<extra_id_0> <mask> b", "", long):
+        (read,) = task.sources(objective, coder, 48, [{"place": "x", "source": text}])
+        prompt = made.prompt(text)
+        assert (prompt.source or prompt.tokens) == tuple(read.ids)
+        assert prompt.tokens == (words.pad,) or not prompt.source
+        assert ("the prompt was cut to the 48 tokens" in capsys.readouterr().err) == read.cut == (text == long)
+    other = made._replace(objective=dataclasses.replace(objective, prompt="{source} of {title}"))
+    with pytest.raises(UserError, match="of records with 'title': use predict with a file of them"):
+        other.prompt("x")
+
+
+@pytest.mark.parametrize("prompt", ["{source!r}", "{source:>10}", "{source.x}", "{source[0]}", "{a} {b:3}"])
+def test_a_template_takes_columns_as_they_are(prompt):
+    for objective in (Seq2Seq(prompt=prompt), Completion(prompt=prompt)):
+        with pytest.raises(UserError, match=r"takes columns as they are"):
+            objective.check(128)
+    Seq2Seq(prompt="{source} and {translation.en} {{x}}").check(128)

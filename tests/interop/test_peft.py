@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from research.config import Adapter
+from research.commands import main as door
+from research.config import Adapter, Init, to_json
 from research.interop import peft as ours
 from research.interop.config_json import to_config
 from research.models import preset
@@ -18,8 +19,11 @@ from research.models.heads import logits
 from research.models.paths import flatten, unflatten
 from research.models.rules import to_huggingface
 from research.models.transformer import Transformer, parameter_shapes
+from research.objectives.classification import Classification
 from research.train import adapter as adapters
+from research.train.restore import Loaded
 from research.types import UserError
+from tests.train import small_tasks
 
 SIZES = {"vocab_size": 60, "width": 32, "layers": 2, "heads": 4, "head_width": 0, "mlp_width": 64, "max_length": 16}
 ALL = r"block_.*kernel$"
@@ -95,8 +99,10 @@ def test_the_folder_is_peft_s_own_layout(tmp_path):
     arch, chosen, _, trainable, frozen = trained("bert-sequence")
     chosen = replace(chosen, targets=Adapter.targets)
     updates = {p: v for p, v in flatten(trainable).items() if "lora" not in p or "query" in p or "value" in p}
-    ours.write(tmp_path / "x", arch, chosen, adapters.merge(chosen, trainable, frozen), unflatten(updates), "some/base")
-    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [ours.CONFIG, ours.TENSORS]
+    merged, names = adapters.merge(chosen, trainable, frozen), ("a", "b", "c")
+    ours.write(tmp_path / "x", arch, chosen, merged, unflatten(updates), "some/base", names, "single_label")
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [ours.CONFIG, ours.TENSORS, ours.NAMES]
+    assert json.loads((tmp_path / "x" / ours.NAMES).read_text())["id2label"] == {"0": "a", "1": "b", "2": "c"}
     config = json.loads((tmp_path / "x" / ours.CONFIG).read_text())
     assert config["base_model_name_or_path"] == "some/base" and config["task_type"] == "SEQ_CLS"
     assert config["r"] == 2 and config["lora_alpha"] == 16.0 and config["rank_pattern"] == {}
@@ -151,3 +157,57 @@ def test_gradients_are_those_of_peft(tmp_path):
         block, part, which = path.split("/")[1][-1], path.split("/")[3], path[-1].upper()
         [name] = [n for n in theirs if f"layer.{block}.attention.self.{part}.lora_{which}" in n]
         np.testing.assert_allclose(gradient.T, theirs[name], rtol=0, atol=1e-5 * largest)
+
+
+def export(capsys, *arguments):
+    """Run the command and return (status, stdout, stderr)."""
+    capsys.readouterr()
+    status = door.main(["export", *map(str, arguments)])
+    return (status, *capsys.readouterr())
+
+
+def adapted(tmp_path, monkeypatch):
+    """Put a trained low-rank classifier of three labels, whose base has none, in the place of a run's checkpoint."""
+    arch, chosen, params, trainable, frozen = trained("bert-sequence")
+    headless = torch_base(arch, params).base_model
+    headless.config.num_labels = 2
+    headless.save_pretrained(tmp_path / "base")
+    objective = Classification(labels=("cat", "dog", "none"))
+    held = small_tasks.run("classification", tmp_path, adapter=chosen, init=Init(str(tmp_path / "base")))
+    held = replace(held, arch=arch, objective=objective)
+    (tmp_path / "run").mkdir()
+    values = to_json(held)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"configuration": values, "resolved": values}))
+    merged = adapters.merge(chosen, trainable, frozen)
+    loaded = Loaded(held, 3, Transformer(arch), merged, None, None, None, trainable, ())
+    monkeypatch.setattr("research.train.restore.load_run", lambda *_, **__: loaded)
+    return loaded
+
+
+def test_the_line_that_is_printed_loads_the_adapter_with_its_labels(tmp_path, monkeypatch, capsys):
+    peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    loaded = adapted(tmp_path, monkeypatch)
+    status, out, err = export(capsys, tmp_path / "run", tmp_path / "adapter", "--adapter")
+    assert (status, err) == (0, "")
+    model = eval(out.splitlines()[1], {"peft": peft, "transformers": transformers}).eval()
+    assert model.config.id2label == {0: "cat", 1: "dog", 2: "none"}
+    text = np.random.default_rng(1).integers(4, 60, (2, 8)).astype(np.int32)
+    expected = np.asarray(logits(loaded.model, loaded.params, tokens=text, select=np.zeros((2, 1), np.int32)))[:, 0]
+    with torch.no_grad():
+        np.testing.assert_allclose(model(torch.tensor(text).long()).logits.numpy(), expected, rtol=0, atol=1e-4)
+
+
+def test_a_base_that_peft_cannot_open_is_refused_and_another_can_be_named(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    loaded = adapted(tmp_path, monkeypatch)
+    (tmp_path / "base" / "run.json").write_text("{}")  # as where init.path names a run
+    status, out, err = export(capsys, tmp_path / "run", tmp_path / "adapter", "--adapter")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert f"base is a run, which PEFT cannot open: python -m research export {loaded.run.init.path} FOLDER" in err
+    status, out, err = export(capsys, tmp_path / "run", tmp_path / "adapter", "--adapter", "--base", "some/base")
+    assert status == 0 and 'from_pretrained("some/base", num_labels=3' in out
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "some/base"
+    status, _, err = export(capsys, tmp_path / "run", tmp_path / "x", "--base", "some/base")
+    assert status == 2 and "--base says what an adapter is loaded onto: give --adapter too" in err

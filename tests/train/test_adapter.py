@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.config import Adapter, Loss, Mesh, Optimizer, check, from_json, to_json
+from research.config import Adapter, Init, Loss, Mesh, Optimizer, check, from_json, to_json
 from research.data.corpus import Data
 from research.models import preset
 from research.models.paths import flatten
@@ -374,3 +374,11 @@ def test_blocks_below_what_is_trained_keep_nothing_for_a_backward_pass():
     kept = [needed(chosen).parts["activations"] for chosen in some]
     assert sorted(set(kept)) == kept and kept[-1] == needed(Adapter()).parts["activations"]
     assert needed(LORA, layers=10**9).total > 10**12  # at once
+
+
+@pytest.mark.parametrize(("path", "warned"), [("", True), ("some/model", False)])
+def test_what_is_frozen_and_random_is_told(path, warned):
+    run = make("masked", adapter=LORA)
+    made = compiled(run)
+    said = adapter.summary(dataclasses.replace(run, init=Init(path)), made.parameters, made.shapes)
+    assert ("what is frozen stays as random as it is" in said) == warned and said.count("\n") == warned

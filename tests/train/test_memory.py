@@ -14,11 +14,13 @@ from jax.sharding import AbstractMesh
 from research.config import Compute, Mesh, Optimizer, Run
 from research.data.corpus import Data
 from research.models import bart, bert, gpt2, roberta, t5
-from research.models.arch import Arch
+from research.models.arch import Arch, with_head
 from research.models.transformer import parameter_shapes
 from research.objectives.causal import Causal
+from research.objectives.classification import Classification
 from research.objectives.masked import Masked
 from research.objectives.span_corruption import SpanCorruption
+from research.objectives.tagging import Tagging
 from research.train import memory, optimizer, paths, sharding
 from research.train.memory import GIB, Estimate, available, estimate, refuse_if_too_large
 from research.train.step import trainer
@@ -100,6 +102,17 @@ def test_what_saves_memory_is_seen_to_save_it():
     assert total(compute=Compute(dtype="bfloat16")) < plain / 1.2
     assert total(ema=0.9) - plain == estimate(make("bert", {"layers": 12}), ONE).parts["parameters"]
     assert total("cpu", compute=Compute(remat=True, dtype="bfloat16")) == total("cpu") == plain
+
+
+@pytest.mark.parametrize("head", ["sequence", "tokens"])
+def test_who_tells_labels_apart_keeps_what_a_pretrained_model_of_either_kind_does(head):
+    objective = {"sequence": Classification(), "tokens": Tagging()}[head]
+    for family in ("gpt2", "bert"):
+        whole = make(family)
+        labelled = dataclasses.replace(whole, arch=with_head(whole.arch, head, 3), objective=objective)
+        kept, text = (estimate(run, ONE, "gpu").parts for run in (labelled, whole))
+        assert 0.95 < kept["activations"] / text["activations"] < 1.05
+        assert kept["logits"] < text["logits"] / 100 and kept["gradients"] <= text["gradients"]
 
 
 def test_absurd_sizes_are_refused_at_once_in_one_line():

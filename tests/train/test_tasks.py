@@ -14,8 +14,9 @@ from research.generate.settings import Decoding
 from research.report import logs
 from research.train import loop
 from research.train.loop import train
-from research.train.predict import judged_run, open_predictor, predict
-from research.train.restore import evaluate_run, load_run
+from research.train.judged import judged
+from research.train.predict import open_predictor, predict
+from research.train.restore import evaluate_run, evaluated, load_run, open_model
 from research.types import UserError
 from tests.train import small_tasks
 
@@ -89,8 +90,8 @@ def test_a_task_is_learned_and_recorded(trained, folder, capsys):
 @pytest.mark.parametrize("name", ["classification", "tagging"])
 def test_evaluation_scores_what_is_predicted_whatever_the_batch(name, trained, folder):
     run = trained(name)
-    scores = evaluate_run(run, "latest", "test")
-    found = judged_run(run, "latest", "test", None, Decoding(), 0, False)
+    made = evaluated(run, "best", "test")  # as predict takes it
+    scores, found = made.scores, judged(made)
     assert found.scores.items() <= scores.items()
     lines = (folder / "test.jsonl").read_text().splitlines()
     told = {}
@@ -109,13 +110,18 @@ def test_evaluation_scores_what_is_predicted_whatever_the_batch(name, trained, f
 def test_texts_are_scored_as_they_are_written(name, trained, folder):
     run = trained(name)
     decoding = Decoding(max_new_tokens=6)
-    found = judged_run(run, "latest", "test", None, decoding, 5, True)
+    made = evaluated(run, "best", "test")
+    found = judged(made, decoding, 5, True)
     assert found.scores["examples"] == 5 and {"bleu", "tokenised_bleu", "rougeL", "distinct_1"} <= set(found.scores)
     rows = {row.fields["text"]: row for row in rows_of_file(folder / "test.jsonl")}
     again = predict(open_predictor(str(run)), [rows[each["source"]] for each in found.told], decoding)
     assert [each["predicted"] for each in found.told] == [each["predicted"] for each in again]
-    loss = evaluate_run(run, "latest", "test")
+    loss = made.scores
     assert "bleu" not in loss and loss["perplexity"] == pytest.approx(np.exp(loss["loss"]))
+    prompted = open_model(str(run)).reader  # generate reads the same ids
+    predictor = open_predictor(str(run))
+    for each in found.told:
+        assert prompted.prompt(each["source"]) == predictor.reader.record(predictor.objective, each)[0]
 
 
 def test_bad_records_are_answered_with_what_is_wrong_and_the_others_stand(trained):
