@@ -65,10 +65,10 @@ def answers(run: Run, folder: pathlib.Path) -> list[dict]:
 
 def predictions(folder: pathlib.Path) -> list[dict]:
     """Return the test examples of the run in `folder`, each with what its best checkpoint predicts."""
-    from research.generate.settings import Decoding
-    from research.train.predict import judged_run
+    from research.train.judged import judged
+    from research.train.restore import evaluated
 
-    return judged_run(folder, "best", "test", None, Decoding(), 0, False).told
+    return judged(evaluated(folder, "best", "test")).told
 
 
 def counted(told: list[dict], measure: str) -> list[tuple[int, int, int]]:

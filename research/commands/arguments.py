@@ -91,7 +91,7 @@ def texts(prompt: str | None, file: str | None) -> list[str]:
     return lines
 
 
-CHECKPOINTS = "best (by its evaluations, the latest where there are none), latest, a step, or average:N (of the newest N)"
+CHECKPOINTS = "best (by its evaluations; latest where there are none), latest, a step, or average:N (the newest N)"
 
 
 def checkpoint(name: str) -> str:

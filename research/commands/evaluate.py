@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--split", choices=("train", "validation", "test"), help="validation if not given; of a file, all")
     parser.add_argument("--source", help="other text: a file, a folder, or a hub id; its --split is scored")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
-    parser.add_argument("--out", type=pathlib.Path, help="of a task: new folder for scores, predictions, errors, figures")
+    parser.add_argument("--out", type=pathlib.Path, help="of a task: new folder of scores, predictions, errors, figures")
     parser.add_argument("--generate", action="store_true", help="score the texts that the model writes")
     parser.add_argument("--limit", type=int, default=0, help="of --generate: examples, spread over all; 0: all")
     parser.add_argument("--tokenised", action="store_true", help="of --generate: texts are tokenised, so BLEU of these too")

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", default="best", help=CHECKPOINTS)
     parser.add_argument("--raw", action="store_true", help="the raw parameters of a run that kept a moving average")
     parser.add_argument("--adapter", action="store_true", help="low-rank updates alone, as PEFT loads them")
-    parser.add_argument("--base", help="of --adapter: folder or hub id that they are loaded onto; init.path if not given")
+    parser.add_argument("--base", help="of --adapter: folder or hub id that it is loaded onto; else init.path")
     options = parser.parse(arguments)
     checkpoint(options.checkpoint)
     if not (options.run / "run.json").is_file():

@@ -18,7 +18,8 @@ USAGE = """usage: python -m research predict MODEL FILE --out PREDICTIONS.jsonl 
 
 MODEL         a run of a task, its exported folder, another folder in Hugging Face's layout with a head for labels, or
               a hub id
-FILE          .jsonl, .csv, .parquet (gzipped or not) with the columns that the model was trained on, or .txt, a text a line
+FILE          .jsonl, .csv, .parquet (gzipped or not) with the columns that the model was trained on, or .txt, a
+              text a line
 --out         a JSON line for each record, in order: its line and what the model says, or what is wrong with it
 --checkpoint  of a run: best (if not given), latest, a step, or average:N
 --batch-size  rows, or texts being made, at the same time (16)

@@ -130,21 +130,20 @@ def room(model: Transformer, prompt: Prompt, decoding: Decoding) -> int:
             `prompts.Reader.settings` knows.
     """
     arch = model.arch
-    if not decoding.max_new_tokens:
-        raise UserError("max_new_tokens is 0: it must be at least 1")
     if arch.structure == "encoder":
         raise UserError("an encoder makes no text: use fill-mask, or a decoder or encoder-decoder")
     if not prompt.tokens or (arch.structure == "encoder-decoder" and not prompt.source):
         raise UserError("the prompt is empty: give at least one token")
-    if arch.positions == "relative":
-        return decoding.max_new_tokens
     longest = max(len(prompt.tokens) + 1, len(prompt.source))
-    if longest > arch.max_length:
+    if arch.positions == "learned" and longest > arch.max_length:
         raise UserError(
             f"the prompt has {max(len(prompt.tokens), len(prompt.source))} tokens, but the model has {arch.max_length} "
             "positions: shorten it"
         )
-    return min(decoding.max_new_tokens, arch.max_length - len(prompt.tokens))
+    if not decoding.max_new_tokens:
+        raise UserError("max_new_tokens is 0: it must be at least 1")
+    left = arch.max_length - len(prompt.tokens) if arch.positions == "learned" else decoding.max_new_tokens
+    return min(decoding.max_new_tokens, left)
 
 
 def chunks(

@@ -82,7 +82,7 @@ class Reader(NamedTuple):
         return Prompt((self._start(),), (*ids, words.eos))
 
     def record(self, objective: Seq2Seq | Completion, example: Example) -> tuple[Prompt, bool]:
-        """Return what the model reads of an example of `objective`, in training and after, and whether it had to be cut.
+        """Return what the model reads of an example of `objective`, as in training, and whether it had to be cut.
 
         Raises:
             UserError: The objective's template alone is longer than a row.

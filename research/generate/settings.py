@@ -16,8 +16,8 @@ class Decoding:
     method: Literal["greedy", "sample", "beam"] = "greedy"
     """The likeliest token, a random one, or the likeliest sequence that a beam search finds."""
     max_new_tokens: int = 0
-    """Most tokens made for a prompt, fewer where the model's positions end before; 0: as many as the answers had that it
-    was trained on, 64 where that is not known."""
+    """Most tokens made for a prompt, fewer where the model's positions end before; 0: as many as the answers had that
+    it was trained on, 64 where that is not known."""
     min_new_tokens: int = 0
     """Tokens made before an end token may be."""
     returned: int = 1

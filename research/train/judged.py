@@ -31,7 +31,7 @@ class Judged(NamedTuple):
 def judged(found: Evaluated, decoding: Decoding = Decoding(), limit: int = 0, tokenised: bool = False) -> Judged:
     """Return what a run's checkpoint, which was evaluated, says of the examples of the split.
 
-    Texts are generated, never taken from the targets that the loss is computed on; the worst are those of least ROUGE-L.
+    Texts are generated, never taken from the targets that the loss is computed on; the worst have the least ROUGE-L.
 
     Args:
         found: Of a run of a task.

@@ -103,7 +103,7 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
 
 
 def _read(arch: Arch, lengths: Lengths) -> tuple[int, int]:
-    """Return the tokens that the encoder and the decoder read; an objective for either does not know which it trains."""
+    """Return the tokens that the encoder and the decoder read; objectives for either do not know which it is."""
     if arch.structure == "encoder-decoder":
         return lengths.source, lengths.target
     longest = max(lengths.source, lengths.target)

@@ -171,7 +171,7 @@ def _steps(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> list[in
 
 
 def _step(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> int | None:
-    """Return the step that `name` means; None leaves the newest good one to the restore, also where none was evaluated."""
+    """Return the step that `name` means; None is the newest good one, also where none was evaluated."""
     if name == "latest":
         return None
     if name == "best":
