@@ -82,6 +82,10 @@ def _configuration(arguments: list[str]) -> tuple[Any, Any]:
 
         run = overrides.parse(load_experiment(arguments[0]), arguments[1:])
         check(run)
+        if run.init.path:
+            from research.train import origin  # jax
+
+            run = origin.resolve(run)  # whose tokenizer and structure decide what rows are
         return run, run.data
     if not arguments:
         raise UserError("no experiment file and no --data fields given; see python -m research data --help")
@@ -121,7 +125,7 @@ def describe_task(prepared: Any) -> dict[str, Any]:
 def _show_task(found: dict[str, Any]) -> None:
     from research.tasks.summary import lines
 
-    columns = ("text", "pair", "label", "words", "tags", "source", "target")
+    columns = ("text", "pair", "label", "words", "tags", "source", "target", "references")
     named = ", ".join(f"{name} {found['objective'][name]!r}" for name in columns if found["objective"].get(name))
     print(f"columns: {named}")
     for split, report in found["splits"].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,12 @@ from research.types import UserError
 if TYPE_CHECKING:
     import datasets
 
+UNKNOWN = ("Unknown split", "Bad split")  # how datasets begins to say that there is no such split
 PATIENCE = 5.0  # seconds until the hub counts as out of reach; its own client tries six times in 24 seconds
+
+
+class NoSplit(UserError):
+    """A data set that is there has no split of that name."""
 
 
 def texts(path: str, name: str, split: str, column: str) -> Iterator[str]:
@@ -53,11 +59,26 @@ def revision(path: str, name: str, split: str) -> list:
     return [path, name, str(records.split), records.num_rows, files or records._fingerprint]
 
 
+@functools.cache
+def lacks(path: str, name: str, split: str) -> bool:
+    """Return whether a data set has no split of that name; asked once a process.
+
+    Raises:
+        UserError: as `load`, where something else is wrong.
+    """
+    try:
+        load(path, name, split)
+    except NoSplit:
+        return True
+    return False
+
+
 def load(path: str, name: str, split: str) -> datasets.Dataset:
     """Return the records of a split, downloaded or from the cache of `datasets`; code from the hub is never run.
 
     Raises:
-        UserError: there is no such data set, configuration or split, or the hub cannot be reached.
+        NoSplit: there is the data set, but no such split.
+        UserError: there is no such data set or configuration, or the hub cannot be reached.
     """
     import datasets
 
@@ -66,7 +87,8 @@ def load(path: str, name: str, split: str) -> datasets.Dataset:
             return datasets.load_dataset(path, name or None, split=split)
         except Exception as error:  # a dozen kinds, of four libraries
             said = first_line(error)
-            if not reachable:
+            kind = NoSplit if said.startswith(UNKNOWN) else UserError
+            if not reachable and kind is UserError:
                 said = "not a file or folder here, not in the cache of datasets, and the hub cannot be reached"
                 remedy = "fetch the files elsewhere and give their folder as the source's path"
             elif "split" in said.lower():
@@ -75,7 +97,7 @@ def load(path: str, name: str, split: str) -> datasets.Dataset:
                 remedy = "set the source's name"
             else:
                 remedy = "check the id, or give a local file or folder"
-            raise UserError(f"{path} ({split}): {said.rstrip('.')}: {remedy}") from error
+            raise kind(f"{path} ({split}): {said.rstrip('.')}: {remedy}") from error
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -44,11 +46,12 @@ class Source:
     train: str = "train"
     """Hub split, also sliced: train[:10%]; in a local folder, what the names of its files begin with."""
     validation: str = "validation"
-    """Likewise for validation; empty: held out from the training documents."""
+    """Likewise for validation; empty, or of a hub id that has no split called so: held out from the training documents."""
     test: str = "test"
     """Likewise for test."""
     holdout: float = 0.05
-    """Share of the training documents that is validation where a local source has none of its own."""
+    """Share of the training documents that is validation where a source has none of its own. Documents or records that
+    are equal stay together; records that differ, if only in an id, are different ones."""
     holdout_test: float = 0.0
     """Likewise of the test split; 0: there is no test split but a source's own."""
     holdout_by: Literal["document", "tail"] = "document"
@@ -179,12 +182,32 @@ def _hub(source: Source, wanted: str) -> Iterator[str]:
 
 def hub_split(source: Source, split: Split) -> tuple[str, Part | None]:
     """Return the hub split that holds `split`, and which part of it is wanted: None for all."""
-    none = Part(split, 0.0 if source.validation else source.holdout, 0.0 if source.test else source.holdout_test)
-    lacking = {"validation"} if not source.validation else set()
+    without = {
+        "validation": not source.validation or _unsaid(source, "validation", source.holdout),
+        "test": not source.test or _unsaid(source, "test", source.holdout_test),
+    }
+    none = Part(
+        split, source.holdout if without["validation"] else 0.0, source.holdout_test if without["test"] else 0.0
+    )
+    lacking = {"validation"} if without["validation"] else set()
     lacking |= {"test"} if none.test else set()
     if lacking and (split == "train" or split in lacking):
         return source.train, none
     return getattr(source, split), None
+
+
+def _unsaid(source: Source, split: Split, share: float) -> bool:
+    """Return whether a hub id has no `split`, nobody said what it is called there, and a share of train can be it."""
+    if not share or getattr(source, split) != split or not hub.lacks(source.path, source.name, split):
+        return False
+    _say(f"{name(source)} has no {split} split: {share:.1%} of {source.train} is held out for it (holdout)")
+    return True
+
+
+@functools.cache
+def _say(message: str) -> None:
+    """Print a message on stderr, once a process."""
+    print(message, file=sys.stderr)
 
 
 def local_files(source: Source, split: Split) -> tuple[list[pathlib.Path], Part | None]:

@@ -24,6 +24,7 @@ from research.data.sources import name as name_of
 from research.data.tokenizer import fingerprint as tokenizer_fingerprint
 from research.data.tokenizer import load, save, train, vocabulary
 from research.objectives.classification import Classification
+from research.objectives.seq2seq import Seq2Seq
 from research.tasks import TASKS
 from research.tasks.coder import Coder
 from research.tasks.items import Items
@@ -128,8 +129,9 @@ def prepare(
 
 
 def _decisive(objective: Objective) -> dict[str, Any]:
-    """Return the fields that rows change with: the references, which texts are compared with, are in none."""
-    return {name: value for name, value in asdict(objective).items() if name != "references"}
+    """Return the fields that rows change with: not the references, which texts are compared with."""
+    values = {name: value for name, value in asdict(objective).items() if name != "references"}
+    return values | ({"begin": objective.start} if isinstance(objective, Seq2Seq) else {})
 
 
 def encode_rows(

@@ -1,9 +1,14 @@
 """`data build` and `data inspect`: what they show, and one line for every text that cannot be read."""
 
+import dataclasses
 import json
 import re
 
 import pytest
+
+from research.data.tokenizer import Tokenizer, save, train
+from research.interop import config_json
+from research.models import preset
 
 
 def test_inspect_shows_cleaning_counts_rows_and_the_example(experiment, command, tmp_path):
@@ -42,6 +47,44 @@ def test_build_is_cached_and_says_less(experiment, command, tmp_path):
     stamps = [path.stat().st_mtime_ns for path in built]
     assert command("data", "build", experiment)[1] == out
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "cache").rglob("tokens.bin"))] == stamps
+
+
+TASK = '''
+"""A classifier that starts from a folder."""
+
+from research.config import Init, Run
+from research.data.corpus import Data
+from research.data.sources import Source
+from research.models import preset
+from research.objectives.classification import Classification
+
+
+def config():
+    data = Data(sources=(Source(path={source!r}),), length=32)
+    return Run("second", preset("gpt2-nano"), Classification(), data, init=Init({start!r}), steps=1)
+'''
+
+
+def test_a_task_is_read_with_the_tokenizer_and_structure_of_what_it_starts_from(experiment, command, tmp_path):
+    start, records = tmp_path / "start", tmp_path / "records.jsonl"
+    save(train(Tokenizer(kind="wordpiece", size=150, sentinels=0), ["the cat sat on the mat", "a dog ran off"] * 9), start)
+    config = config_json.to_config(dataclasses.replace(preset("bert-nano"), vocab_size=150), pad=0, bos=None, eos=None)
+    (start / "config.json").write_text(json.dumps(config))
+    lines = [json.dumps({"text": f"the cat {n}", "label": "ab"[n % 2]}) + "\n" for n in range(40)]
+    records.write_text("".join(lines))
+    (tmp_path / "task.py").write_text(
+        TASK.replace("{source!r}", repr(str(records))).replace("{start!r}", repr(str(start)))
+    )
+    status, out, err = command("data", "inspect", tmp_path / "task.py", "--json", tmp_path / "x.json")
+    assert status == 0, err
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["tokenizer"] == str(start) and "columns: text 'text', label 'label'" in out
+    tokens, select = found["example"]["inputs"]["tokens"], found["example"]["inputs"]["select"]
+    assert tokens[select[0]] == "[CLS]"  # an encoder's state, though the experiment says decoder
+    built = list((tmp_path / "cache" / "tasks").iterdir())
+    assert command("data", "build", tmp_path / "task.py")[0] == 0
+    assert list((tmp_path / "cache" / "tasks").iterdir()) == built and len(built) == 2
+    assert not (tmp_path / "cache" / "tokenizers").exists()
 
 
 def test_without_an_experiment_the_fields_are_enough(experiment, command, tmp_path):

@@ -230,6 +230,24 @@ def test_a_hub_validation_can_be_held_out(wikitext, tmp_path, monkeypatch):
     assert "".join(parts[0] + parts[1]) == " = A =  first  = B = " and all(parts)
 
 
+def test_a_hub_id_without_a_validation_split_has_one_held_out(wikitext, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    hub.lacks.cache_clear()
+    fields = {"name": "bare", "holdout": 0.4, "holdout_by": "tail"}
+    parts = [found("wikitext", split, **fields) for split in ("train", "validation", "train")]
+    assert "".join(parts[0] + parts[1]) == " = A =  first  = B = " and parts[0] == parts[2] and all(parts)
+    told = [found("wikitext", split, **fields, validation="") for split in ("train", "validation")]
+    assert told == parts[:2] and wikitext.count(("wikitext", "bare", "validation")) == 1
+    assert capsys.readouterr().err == "wikitext/bare has no validation split: 40.0% of train is held out for it (holdout)\n"
+    source = Source("wikitext", **fields)
+    assert fingerprint(source, "validation") == fingerprint(Source("wikitext", **fields, validation=""), "validation")
+    for named in ({"validation": "dev"}, {"holdout": 0.0}):  # asked for by its name, or not to be made
+        assert "Unknown split" in refused("wikitext", "validation", **fields | named)
+    assert "Unknown split" in refused("wikitext", "test", **fields)
+    held = [found("wikitext", split, **fields, holdout_test=0.2) for split in ("train", "validation", "test")]
+    assert "".join(sum(held, [])).split() == "".join(parts[0] + parts[1]).split() and all(held)
+
+
 def test_hub_errors_are_one_line(wikitext, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     message = refused("wikitext", "validation")
