@@ -46,7 +46,7 @@ class Source:
     train: str = "train"
     """Hub split, also sliced: train[:10%]; in a local folder, what the names of its files begin with."""
     validation: str = "validation"
-    """Likewise for validation; empty, or of a hub id that has no split called so: held out from the training documents."""
+    """Likewise for validation; empty, or of a hub id without a split called so: held out from the training documents."""
     test: str = "test"
     """Likewise for test."""
     holdout: float = 0.05

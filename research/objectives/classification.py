@@ -40,7 +40,8 @@ class Classification:
     """Column that holds a second text, read behind the first; empty: the second of a known pair of columns, if any; a
     hyphen, -: none, though there be such columns."""
     label: str = ""
-    """Column that holds the label, the list of labels, or the number; empty: the first there is of label, labels, ..."""
+    """Column that holds the label, the list of labels (of JSON lines or Parquet: CSV has no lists), or the number; empty:
+    the first there is of label, labels, ..."""
     labels: tuple[str, ...] = ()
     """Names of the labels, in the order of their ids, which data may have instead of them (0, 1, ...); empty: those
     found in the data, in sorted order."""

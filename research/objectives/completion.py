@@ -46,8 +46,8 @@ class Completion:
     per_row: int = 16
     """Most pairs that share a row; 1: none."""
     references: str = ""
-    """Column that holds the list of texts that a generated one is compared with, where a record has it, and not with its
-    target alone; empty: none, or, where target is empty too, the first list there is of targets, references."""
+    """Column that holds the texts that a generated one is compared with, where a record has it, instead of its target;
+    empty: none, or, where target is empty too, the first list there is of targets, references."""
 
     structures: ClassVar[tuple[Structure, ...]] = ("decoder",)
     head: ClassVar[HeadKind] = "vocabulary"

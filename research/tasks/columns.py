@@ -106,8 +106,8 @@ def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str
     if spaced and isinstance(found, str):
         return found.split()
     if not isinstance(found, list):
-        csv = " (CSV has none: give JSON lines or Parquet)" if isinstance(found, str) else ""
-        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not a list{csv}: set objective.{field}")
+        kind = type_of(found) + ", not a list" + (" (CSV has none: give JSON lines or Parquet)" * isinstance(found, str))
+        raise UserError(f"{row.place}: column {column!r} holds {kind}: set objective.{field}")
     return [name_of(each, row, column, field) for each in found]
 
 

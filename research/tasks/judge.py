@@ -11,6 +11,7 @@ from research.objectives.classification import Classification
 from research.objectives.tagging import Tagging
 from research.tasks import classification, entities, label_scores, tagging
 from research.tasks.rows import Example, Table
+from research.types import UserError
 
 Answers = Mapping[int, Any]
 """By number of the example: float32[N] probabilities, a number, or a list of tags."""
@@ -18,11 +19,15 @@ Answers = Mapping[int, Any]
 
 def gathering(objective: Classification | Tagging, table: Table) -> classification.Answers | tagging.Tags:
     """Return what gathers a model's answers to the examples of `table`, batch by batch in any order."""
-    return tagging.Tags(objective, table) if isinstance(objective, Tagging) else classification.Answers(objective, table)
+    gather = tagging.Tags if isinstance(objective, Tagging) else classification.Answers
+    return gather(objective, table)
 
 
 def scores(objective: Classification | Tagging, examples: Sequence[Example], answers: Answers) -> dict[str, Any]:
     """Return the scores of the examples that have `answers`; see `label_scores` and `entities` for what they are.
+
+    Where a part of the rows was read, documents of which a window is missing have no answer: `documents` counts those
+    that have one.
 
     Raises:
         UserError: There is no answer, or one is not a number: the run diverged.
@@ -30,6 +35,8 @@ def scores(objective: Classification | Tagging, examples: Sequence[Example], ans
     gold = [examples[number] for number in sorted(answers)]
     given = [answers[number] for number in sorted(answers)]
     if isinstance(objective, Tagging):
+        if len(examples) and not given:
+            raise UserError("no document has all its windows among the rows that are scored: raise evaluate_rows")
         return entities.scores([each["tags"] for each in gold], given, objective.scheme)
     labels = golden(objective, gold)
     if objective.problem == "regression":
@@ -39,7 +46,7 @@ def scores(objective: Classification | Tagging, examples: Sequence[Example], ans
 
 
 def golden(objective: Classification, examples: Sequence[Example]) -> np.ndarray:
-    """Return what examples are labelled with: int64[N] ids, bool[N, n] where there may be several, float64[N] numbers."""
+    """Return what examples are labelled with: int64[N] ids, bool[N, n] of several labels, float64[N] numbers."""
     if objective.problem == "regression":
         return np.array([each["label"] for each in examples], np.float64)
     ids = {name: i for i, name in enumerate(objective.labels)}
@@ -59,7 +66,8 @@ def worst(objective: Classification | Tagging, examples: Sequence[Example], answ
     numbers = sorted(answers)
     gold = [examples[number] for number in numbers]
     if isinstance(objective, Tagging):
-        wrong = [sum(a != b for a, b in zip(e["tags"], answers[n], strict=True)) for n, e in zip(numbers, gold, strict=True)]
+        pairs = [zip(each["tags"], answers[n], strict=True) for n, each in zip(numbers, gold, strict=True)]
+        wrong = [sum(a != b for a, b in tags) for tags in pairs]
         order = [i for i in np.argsort([-count for count in wrong], kind="stable") if wrong[i]]
         return [{**gold[i], "predicted": answers[numbers[i]]} for i in order[:most]]
     labels = golden(objective, gold)

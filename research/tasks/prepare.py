@@ -286,7 +286,7 @@ def _check_scored(objective: Objective, split: Split, counts: Counter[str], unla
         if (np.asarray(items.values["labels"]) == -1).all():
             unlabelled, counts["unlabelled"] = unlabelled or f"the {split} split", counts["read"]
     if unlabelled and counts["unlabelled"] == counts["read"]:
-        raise UserError(f"{unlabelled}: no record has a label, as where test labels are hidden: score another split or file")
+        raise UserError(f"{unlabelled}: no record has a label, as where test labels are hidden: score another split")
     if unlabelled:
         raise UserError(
             f"{unlabelled}: the label is missing (null, empty or -1), and all records here are scored: mend or remove "

@@ -67,7 +67,7 @@ def config():
 
 def test_a_task_is_read_with_the_tokenizer_and_structure_of_what_it_starts_from(experiment, command, tmp_path):
     start, records = tmp_path / "start", tmp_path / "records.jsonl"
-    save(train(Tokenizer(kind="wordpiece", size=150, sentinels=0), ["the cat sat on the mat", "a dog ran off"] * 9), start)
+    save(train(Tokenizer(kind="wordpiece", size=150, sentinels=0), ["the cat sat", "a dog ran off"] * 9), start)
     config = config_json.to_config(dataclasses.replace(preset("bert-nano"), vocab_size=150), pad=0, bos=None, eos=None)
     (start / "config.json").write_text(json.dumps(config))
     lines = [json.dumps({"text": f"the cat {n}", "label": "ab"[n % 2]}) + "\n" for n in range(40)]

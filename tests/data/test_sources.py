@@ -238,7 +238,8 @@ def test_a_hub_id_without_a_validation_split_has_one_held_out(wikitext, tmp_path
     assert "".join(parts[0] + parts[1]) == " = A =  first  = B = " and parts[0] == parts[2] and all(parts)
     told = [found("wikitext", split, **fields, validation="") for split in ("train", "validation")]
     assert told == parts[:2] and wikitext.count(("wikitext", "bare", "validation")) == 1
-    assert capsys.readouterr().err == "wikitext/bare has no validation split: 40.0% of train is held out for it (holdout)\n"
+    said = "wikitext/bare has no validation split: 40.0% of train is held out for it (holdout)\n"
+    assert capsys.readouterr().err == said
     source = Source("wikitext", **fields)
     assert fingerprint(source, "validation") == fingerprint(Source("wikitext", **fields, validation=""), "validation")
     for named in ({"validation": "dev"}, {"holdout": 0.0}):  # asked for by its name, or not to be made

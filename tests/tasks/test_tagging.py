@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from research.data.records import Row
 from research.objectives import Tagging
+from research.tasks import judge
 from research.tasks import tagging as room
 from research.tasks.items import Items
 from research.tasks.prepare import encode_rows
@@ -148,6 +149,22 @@ def test_columns_and_their_mistakes():
     with pytest.raises(UserError, match="f:1: no column 'text', only 'x', 'y': set objective.words"):
         room.example(objective, lost, False)
     assert room.ordered(["I-A", "O", "B-A"]) == ("O", "B-A", "I-A") and room.ordered(["NN", "DT"]) == ("DT", "NN")
+
+
+def test_documents_read_in_part_are_not_scored_and_that_is_said():
+    objective = Tagging("tokens", "tags", ("O", "B-X"), overlap=2, per_row=1)
+    rows = [row(["the", "cat"] * size, ["O", "B-X"] * size) for size in (1, 20)]
+    table, _ = encode_rows(objective, coder(), 12, rows, labelled=True)
+    right = np.eye(2)[table.arrays["labels"]]
+    for read, documents in ((range(table.count), 2), ([0, 1], 1), ([0], 1)):
+        tags = room.Tags(objective, table)
+        tags.add(np.array(read), right[np.array(read)])
+        scores = judge.scores(objective, table.examples, tags.found())
+        assert scores["documents"] == documents and scores["f1"] == 1
+    tags = room.Tags(objective, table)
+    tags.add(np.array([1]), right[[1]])
+    with pytest.raises(UserError, match="no document has all its windows among the rows .* raise evaluate_rows"):
+        judge.scores(objective, table.examples, tags.found())
 
 
 def test_plain_text_is_split_and_its_offsets_kept():
