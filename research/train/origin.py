@@ -75,10 +75,15 @@ def _beginning(run: Run) -> Run:
 
 
 def like(run: Run, recorded: Run) -> Run:
-    """Return `run` with the shape of the resolved run that it resumes, and its tokenizer where it names no other."""
+    """Return `run` with the shape of the resolved run that it resumes, and its tokenizer and its decoder's start token
+    where it names no other."""
     arch = dataclasses.replace(recorded.arch, **{name: getattr(run.arch, name) for name in OWN})
     tokenizer = run.data.tokenizer if run.data.tokenizer.path else recorded.data.tokenizer
-    return dataclasses.replace(run, arch=arch, data=dataclasses.replace(run.data, tokenizer=tokenizer))
+    objective = run.objective
+    if isinstance(objective, Seq2Seq) and not objective.begin:
+        objective = dataclasses.replace(objective, begin=recorded.objective.begin)
+    data = dataclasses.replace(run.data, tokenizer=tokenizer)
+    return dataclasses.replace(run, arch=arch, data=data, objective=objective)
 
 
 def parameters(run: Run, shardings: Any) -> tuple[dict[str, jax.Array], list[str]]:

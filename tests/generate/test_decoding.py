@@ -73,7 +73,9 @@ def theirs(oracle, prompts, decoding):
     return list(zip(ended, out.sequences_scores.tolist() if beam else [None] * len(ended), strict=True))
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5", "t5-v1.1", "bart"])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "bart", *(pytest.param(name, marks=pytest.mark.slow) for name in ("t5", "t5-v1.1"))]
+)
 def test_tokens_and_scores_are_those_of_transformers(name):
     oracle, model, params, prompts = both(name)
     for title, settings in SETTINGS.items():

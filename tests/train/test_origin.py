@@ -20,7 +20,7 @@ from research.models.paths import flatten
 from research.models.transformer import parameter_shapes
 from research.report import logs
 from research.train.loop import train
-from research.train.origin import parameters, resolve
+from research.train.origin import like, parameters, resolve
 from research.train.restore import load_run, open_model
 from research.types import UserError
 from tests.train import small
@@ -162,6 +162,7 @@ def test_a_decoder_begins_as_what_it_starts_from_was_trained_to(first, tmp_path)
         (tmp_path / name / "run.json").write_text(json.dumps({"configuration": {}, "resolved": to_json(run)}))
         second = dataclasses.replace(run, objective=Seq2Seq(), init=Init(str(tmp_path / name)))
         assert resolve(second).objective.begin == begin
+        assert like(second, resolve(second)).objective == resolve(second).objective
         assert resolve(dataclasses.replace(second, objective=Seq2Seq(begin="pad"))).objective.begin == "pad"
 
 

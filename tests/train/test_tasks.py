@@ -155,6 +155,7 @@ def test_entities_have_their_places_in_the_text(trained):
     assert [joined[each["start"] : each["end"]] for each in answer["entities"]] == [e["text"] for e in answer["entities"]]
 
 
+@pytest.mark.slow
 def test_averaged_checkpoints_are_the_mean_of_the_newest(trained, folder, tmp_path):
     run = small_tasks.run("classification", folder, steps=3, save_every=1, evaluate_every=0, keep=3)
     train(run, tmp_path / "run")
