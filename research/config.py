@@ -205,6 +205,11 @@ def is_task(run: Run) -> bool:
     return isinstance(run.objective, tuple(TASKS.values()))
 
 
+def problem_of(run: Run) -> str:
+    """Return what kind of answer `run` is trained to give: of all objectives but classification, one of several."""
+    return getattr(run.objective, "problem", "single_label")
+
+
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
@@ -386,7 +391,7 @@ def _check_adapter(adapter: Adapter) -> None:
 def _check_shape(run: Run) -> None:
     """Refuse a model, an objective and rows that do not go together."""
     validate(run.arch)
-    problem = getattr(run.objective, "problem", "single_label")
+    problem = problem_of(run)
     if problem != "single_label" and (run.loss.label_smoothing or run.loss.z_loss):
         raise UserError(f"loss.label_smoothing and loss.z_loss are for one of several, not for {problem}: set them to 0")
     run.objective.check(run.data.length, None if run.data.tokenizer.path else promised(run.data.tokenizer))

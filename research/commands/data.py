@@ -49,10 +49,12 @@ def main(arguments: list[str]) -> int:
         check_writable(pathlib.Path(file).parent, "--json")
 
     from research.config import is_task
+    from research.data.corpus import prepare
+    from research.tasks.prepare import prepared_for
     from research.train.progress import documents_read
 
     with documents_read() as progress:
-        prepared = _prepared(run, data, splits, progress)
+        prepared = prepared_for(run, splits, progress) if run else prepare(data, splits, progress)
     if run and is_task(run):
         run = dataclasses.replace(run, objective=prepared.objective)
         found = describe_task(prepared)
@@ -97,28 +99,19 @@ def _configuration(arguments: list[str]) -> tuple[Any, Any]:
     return None, data
 
 
-def _prepared(run: Any, data: Any, splits: tuple[str, ...], progress: Any) -> Any:
-    from research.config import is_task
-
-    if run and is_task(run):
-        from research.tasks.prepare import prepare as prepare_task
-
-        return prepare_task(run.objective, data, splits, progress, run.arch.structure)
-    from research.data.corpus import prepare
-
-    return prepare(data, splits, progress)
-
-
 def describe_task(prepared: Any) -> dict[str, Any]:
     """Return the columns and labels of a task and the report of every split, as JSON values."""
+    splits = {split: report for split, (report,) in prepared.reports.items()}
+    return {"objective": dataclasses.asdict(prepared.objective), **_facts(prepared), "splits": splits}
+
+
+def _facts(prepared: Any) -> dict[str, Any]:
     return {
         "length": prepared.data.length,
-        "objective": dataclasses.asdict(prepared.objective),
         "tokenizer": prepared.data.tokenizer.path or f"{prepared.data.tokenizer.kind}, trained on this text",
         "vocabulary": prepared.vocabulary.size,
         "fingerprint": prepared.fingerprint,
         "tokenizer_fingerprint": prepared.tokenizer_fingerprint,
-        "splits": {split: report for split, (report,) in prepared.reports.items()},
     }
 
 
@@ -151,14 +144,7 @@ def describe(prepared: Any, run: Any) -> dict[str, Any]:
                 prepared.data.sources, corpora, counts, prepared.reports[split], strict=True
             )
         ]
-    return {
-        "length": prepared.data.length,
-        "tokenizer": prepared.data.tokenizer.path or f"{prepared.data.tokenizer.kind}, trained on this text",
-        "vocabulary": prepared.vocabulary.size,
-        "fingerprint": prepared.fingerprint,
-        "tokenizer_fingerprint": prepared.tokenizer_fingerprint,
-        "splits": splits,
-    }
+    return {**_facts(prepared), "splits": splits}
 
 
 def sample_rows(prepared: Any, run: Any, split: str) -> list[dict[str, Any]]:

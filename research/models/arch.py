@@ -92,6 +92,11 @@ class Arch:
         return self.heads * (self.head_width or self.width // self.heads)
 
     @property
+    def label_bias(self) -> bool:
+        """Return whether the projection onto labels has a bias: all but a decoder's for sequences, which is GPT-2's."""
+        return self.head == "tokens" or self.structure == "encoder"
+
+    @property
     def encoder_layers(self) -> int:
         """Return the number of blocks in the encoder, 0 where there is none."""
         return 0 if self.structure == "decoder" else self.layers

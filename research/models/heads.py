@@ -41,7 +41,7 @@ class Classifier(nn.Module):
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
         arch = self.arch
         self.param("kernel", nn.initializers.zeros, (arch.labels, arch.width), jnp.float32)
-        if arch.head == "tokens" or arch.structure == "encoder":
+        if arch.label_bias:
             self.param("bias", nn.initializers.zeros, (arch.labels,), jnp.float32)
         return nn.Dropout(arch.dropout, deterministic=deterministic)(x)
 

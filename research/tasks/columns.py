@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from research.data.files import type_of
 from research.data.records import Row
 from research.types import UserError
+
+Named = TypeVar("Named")  # an objective with columns
 
 UNTOLD = (None, -1, "-1", "")
 """How published test splits hide their labels: GLUE has -1, others null or nothing."""
@@ -52,6 +55,18 @@ def has(row: Row, column: str) -> bool:
 def lacking(objective: Any, row: Row, names: Iterable[str]) -> dict[str, str]:
     """Return {field: ""} for those of an objective's fields `names` whose column a record has not."""
     return {name: "" for name in names if getattr(objective, name) and not has(row, getattr(objective, name))}
+
+
+def renamed(guess: Callable[[Named, Row], Named], objective: Named, row: Row, names: Iterable[str]) -> Named:
+    """Return the objective with those of its fields `names` guessed anew whose column a record has not.
+
+    It stays as it is where `guess`, a task's named_columns, knows no other: reading then says which one is missing.
+    """
+    lost = lacking(objective, row, names)
+    try:
+        return guess(dataclasses.replace(objective, **lost), row) if lost else objective
+    except UserError:
+        return objective
 
 
 def value(row: Row, column: str, field: str) -> Any:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from research.config import Run, is_task
+from research.data import corpus
 from research.data.batches import Order
 from research.data.cache import cached
 from research.data.cache import fingerprint as digest
@@ -62,6 +64,18 @@ class Prepared:
     ) -> Rows:
         """Return the rows of a split; they hold their lookahead already, and have no other order than shuffled."""
         return Rows(self.tables[split], batch_size, seed)
+
+
+def prepared_for(
+    run: Run,
+    splits: Sequence[Split] = ("train", "validation"),
+    progress: Progress | None = None,
+    scored: tuple[Split, ...] | None = None,
+) -> Prepared | corpus.Prepared:
+    """Return the tokenizer and the rows of `splits` that the objective of `run` reads; of a task, `scored` as below."""
+    if is_task(run):
+        return prepare(run.objective, run.data, splits, progress, run.arch.structure, scored)
+    return corpus.prepare(run.data, splits, progress)
 
 
 def prepare(

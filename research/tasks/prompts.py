@@ -50,11 +50,7 @@ def renamed(objective: Asked, row: Row, labelled: bool = True) -> Asked:
 
     It stays as it is where no other column is known: reading then says which one is missing.
     """
-    lost = columns.lacking(objective, row, ["source", *["target"] * labelled])
-    try:
-        return named_columns(dataclasses.replace(objective, **lost), row) if lost else objective
-    except UserError:
-        return objective
+    return columns.renamed(named_columns, objective, row, ["source", *["target"] * labelled])
 
 
 def example(objective: Seq2Seq | Completion, row: Row, labelled: bool) -> Example:

@@ -43,11 +43,7 @@ def renamed(objective: Tagging, row: Row, labelled: bool = True) -> Tagging:
 
     It stays as it is where no other column is known: reading then says which one is missing.
     """
-    lost = columns.lacking(objective, row, ["words", *["tags"] * labelled])
-    try:
-        return named_columns(dataclasses.replace(objective, **lost), row) if lost else objective
-    except UserError:
-        return objective
+    return columns.renamed(named_columns, objective, row, ["words", *["tags"] * labelled])
 
 
 def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:

@@ -165,7 +165,7 @@ def parameters(arch: Arch) -> Iterator[Shape]:
         yield from dense("pooler", width, width, True)
     if arch.head != "vocabulary":
         yield Shape("classifier/kernel", (arch.labels, width), 1)
-        if arch.head == "tokens" or arch.structure == "encoder":
+        if arch.label_bias:
             yield Shape("classifier/bias", (arch.labels,), 1)
 
 

@@ -60,8 +60,7 @@ def _beginning(run: Run) -> Run:
         UserError: That is neither the padding nor the end token of the tokenizer.
     """
     if _is_run(run.init.path):
-        begin = from_json(logs.read_run(pathlib.Path(run.init.path))["resolved"]).objective
-        begin = getattr(begin, "start", "pad")  # an encoder's run is refused for its shape
+        begin = getattr(_recorded(run.init.path).objective, "start", "pad")  # an encoder's run is refused for its shape
     else:
         start, _ = config_json.ends(folder.locate(run.init.path), run.arch.vocab_size)
         words = vocabulary(load(run.data.tokenizer.path))
@@ -122,10 +121,15 @@ def _is_run(path: str) -> bool:
     return (pathlib.Path(path) / logs.RUN).exists()
 
 
+def _recorded(path: str) -> Run:
+    """Return the resolved run that the folder at `path` is of."""
+    return from_json(logs.read_run(pathlib.Path(path))["resolved"])
+
+
 def _told_apart(path: str) -> tuple[HeadKind, tuple[str, ...]]:
     """Return what the model at `path` tells apart: its head, and the names of its labels."""
     if _is_run(path):
-        return _labels(from_json(logs.read_run(pathlib.Path(path))["resolved"]))
+        return _labels(_recorded(path))
     return folder.architecture(path).head, config_json.labels(folder.locate(path))[0]
 
 
@@ -140,7 +144,7 @@ def _held(path: str, head: HeadKind) -> Arch:
         UserError: There is no model; or a run that was trained on labels is to predict tokens.
     """
     if _is_run(path):
-        arch = from_json(logs.read_run(pathlib.Path(path))["resolved"]).arch
+        arch = _recorded(path).arch
         if head == "vocabulary" and arch.head != "vocabulary":
             raise UserError(f"{path} was trained on labels and predicts no tokens: start from what it started from")
         return arch

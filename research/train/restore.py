@@ -26,11 +26,11 @@ from research.report import logs
 from research.tasks import judge
 from research.tasks.coder import Coder
 from research.tasks.prepare import Prepared as TaskPrepared
-from research.tasks.prepare import prepare as prepare_task
+from research.tasks.prepare import prepared_for
 from research.train import sharding
 from research.train.checkpoint import MANIFEST, Checkpoints
 from research.train.evaluate import UNIGRAM, evaluator
-from research.train.session import keep_compiled, prepared_for, rows_of
+from research.train.session import keep_compiled, rows_of
 from research.train.step import Trainer, trainer
 from research.types import Split, Structure, UserError, Vocabulary
 
@@ -189,9 +189,7 @@ def prepared_again(run: Run, folder: pathlib.Path, split: Split, source: Source 
     data = dataclasses.replace(run.data, tokenizer=Tokenizer(path=str(folder / "tokenizer")))
     if source is not None:
         data = dataclasses.replace(data, sources=(source,))
-        if is_task(run):
-            return prepare_task(run.objective, data, (split,), structure=run.arch.structure, scored=(split,))
-    return prepared_for(dataclasses.replace(run, data=data), (split,))
+    return prepared_for(dataclasses.replace(run, data=data), (split,), scored=(split,) if source else None)
 
 
 class Evaluated(NamedTuple):

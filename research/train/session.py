@@ -7,21 +7,20 @@ import math
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from research.config import Run, check, is_task
+from research.config import Run, check, is_task, problem_of
 from research.data import cache
 from research.data.batches import Rows
-from research.data.corpus import Prepared, prepare
-from research.data.packing import Progress
+from research.data.corpus import Prepared
 from research.data.tokenizer import load, vocabulary
 from research.models.arch import with_head
 from research.tasks.prepare import Prepared as TaskPrepared
-from research.tasks.prepare import prepare as prepare_task
+from research.tasks.prepare import prepared_for
 from research.train import memory, origin, sharding
 from research.train.evaluate import UNIGRAM, evaluator, unigram_nll
 from research.train.progress import documents_read
@@ -83,15 +82,6 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
         run = dataclasses.replace(run, steps=probe(run, prepared.vocabulary, devices, training), minutes=0.0)
     compiled = trainer(run, prepared.vocabulary, devices)
     return Session(run, prepared, compiled, training, evaluator(run, prepared.vocabulary, compiled), estimate)
-
-
-def prepared_for(
-    run: Run, splits: Sequence[Split] = ("train", "validation"), progress: Progress | None = None
-) -> Prepared | TaskPrepared:
-    """Return the tokenizer and the rows of `splits` that the objective of `run` reads."""
-    if is_task(run):
-        return prepare_task(run.objective, run.data, splits, progress, run.arch.structure)
-    return prepare(run.data, splits, progress)
 
 
 def with_labels(run: Run, prepared: Prepared | TaskPrepared) -> Run:
@@ -180,7 +170,7 @@ def baseline(session: Session, folder: pathlib.Path) -> np.ndarray | None:
     path, run = folder / UNIGRAM, session.run
     if path.exists():
         return np.load(path)
-    if getattr(run.objective, "problem", "single_label") != "single_label":
+    if problem_of(run) != "single_label":
         return None
     size = run.arch.vocab_size if run.arch.head == "vocabulary" else run.arch.labels
     found = unigram_nll(run, session.prepared.vocabulary, session.training, size)

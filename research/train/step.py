@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.config import Loss, Run
+from research.config import Loss, Run, problem_of
 from research.keys import key
 from research.models import lora
 from research.models.heads import output_projection
@@ -86,7 +86,7 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
             "gradient_norm": norm,
             "finite": finite,
         }
-        if getattr(run.objective, "problem", "single_label") != "single_label":
+        if problem_of(run) != "single_label":
             del metrics["accuracy"]  # of labels apart, or of numbers: not what evaluations call so
         if run.loss.label_smoothing or run.loss.z_loss:
             metrics["regularized_loss"] = sums.total * scale
@@ -182,7 +182,7 @@ def loss_sums(
 ) -> Sums:
     """Return the loss sums of a batched example whose last states are `hidden`."""
     kernel, bias = output_projection(run.arch, params)
-    problem = getattr(run.objective, "problem", "single_label")
+    problem = problem_of(run)
     if problem != "single_label":
         return label_loss(problem, hidden, kernel, bias, example.targets, example.weights)
     return vocabulary_loss(
