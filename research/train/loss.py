@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-CHUNK_BYTES = 64 * 2**20  # of float32 logits per device at a time: some cache misses, no memory peak
+CHUNK_BYTES = 16 * 2**20  # of float32 logits per device at a time: more leaves a CPU's cache, less repeats work
 
 
 class Sums(NamedTuple):
@@ -154,12 +154,13 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
         d_logits = d_logits - jnp.where(hit, (w * (1 - label_smoothing))[..., None], 0)
         d_small = d_logits.astype(dtype)
         d_hidden = jnp.einsum("btv,vd->btd", d_small, cast, preferred_element_type=jnp.float32).astype(dtype)
-        d_kernel = d_kernel + jnp.einsum("btv,btd->vd", d_small, h, preferred_element_type=jnp.float32)
-        d_bias = None if bias is None else d_bias + jnp.sum(d_logits, axis=(0, 1))
+        # [D, V]: for [V, D] XLA:CPU would copy all of d_logits transposed; and it multiplies faster than it sums columns.
+        d_kernel = d_kernel + jnp.einsum("btd,btv->dv", h, d_small, preferred_element_type=jnp.float32)
+        d_bias = None if bias is None else d_bias + jnp.einsum("bt,btv->v", jnp.ones_like(w), d_logits)
         return (sums, d_kernel, d_bias), d_hidden
 
     zero = jnp.zeros((), jnp.float32)
-    d_kernel = jnp.zeros((size, width), jnp.float32) if with_gradient else None
+    d_kernel = jnp.zeros((width, size), jnp.float32) if with_gradient else None
     d_bias = jnp.zeros((size,), jnp.float32) if with_gradient and bias is not None else None
     start = (Sums(zero, zero, zero, zero), d_kernel, d_bias)
     if chunks == 1:
@@ -169,4 +170,7 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
         (sums, d_kernel, d_bias), d_hidden = jax.lax.scan(chunk, start, parts)
         if with_gradient:
             d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(hidden.shape)
-    return sums, (d_hidden, d_kernel, d_bias) if with_gradient else None
+    if not with_gradient:
+        return sums, None
+    d_kernel = jax.lax.optimization_barrier(d_kernel).T  # else XLA:CPU asks for a bfloat16 product that it has not
+    return sums, (d_hidden, d_kernel, d_bias)

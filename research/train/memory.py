@@ -85,8 +85,8 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     table = 4 * outputs * arch.width // (mesh["fsdp"] * mesh["tensor"])
     table *= any(shape.path in ("tokens/embedding", "head/kernel") for shape in part.shapes)
     carried = learning if run.microbatches > 1 else 0
-    # At the loss: logits, their exponentials and their gradient; the table's gradient is carried from chunk to chunk.
-    at_loss = {"gradients": carried + (table if several else 0), "activations": kept, "logits": 3 * chunk}
+    # At the loss: logits and their gradient, in whose place exponentials stood; the table's is carried between chunks.
+    at_loss = {"gradients": carried + (table if several else 0), "activations": kept, "logits": 2 * chunk}
     updating = sum(_update(run.optimizer.name, shape, size) for shape, size in held)
     updating += learning if mesh["data"] > 1 else 0  # what the other devices' gradients are summed into
     at_update = {"gradients": updating, "activations": 0, "logits": 0}
