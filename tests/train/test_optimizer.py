@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 from research.config import Optimizer, Schedule
@@ -98,13 +99,35 @@ def test_muon_takes_hidden_matrices_and_leaves_the_rest_to_adam():
     gradients = jax.tree.map(jnp.sin, params)
     rule = create(Optimizer(name="muon", weight_decay=0.0, clip=0.0), optax.constant_schedule(1.0))
     moves, _ = rule.update(gradients, rule.init(params), params)
-    adam = optax.nadamw(1.0, weight_decay=0.0)  # optax's muon gives its AdamW part Nesterov momentum too
+    adam = optax.nadamw(1.0, weight_decay=0.0)
     wanted, _ = adam.update(gradients, adam.init(params), params)
     np.testing.assert_allclose(moves["tokens"]["embedding"], wanted["tokens"]["embedding"], rtol=1e-5)
     update = np.asarray(moves["encoder"]["block_0"]["mlp"]["up"]["kernel"])
     singular = np.linalg.svd(update, compute_uv=False)
     assert singular.max() / singular.min() < 2.5  # Newton-Schulz brings all singular values near one another
     assert np.sqrt(np.mean(update**2)) == pytest.approx(0.2, rel=0.35)
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24)])
+def test_muon_is_optax_muon_once_momentum_has_forgotten_its_start(shape):
+    # In between, optax corrects the momentum for its start at zero, which the published rule does not.
+    first = {"block_0": {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)}}
+    ours = create(Optimizer(name="muon", weight_decay=0.0, clip=0.0), optax.constant_schedule(1.0))
+    theirs = optax.contrib.muon(1.0, consistent_rms=0.2)
+
+    @jax.jit
+    def both(step, mine, wanted):
+        gradients = jax.tree.map(lambda g: g * jnp.cos(step + g), first)
+        update, mine = ours.update(gradients, mine, first)
+        expected, wanted = theirs.update(gradients, wanted, first)
+        off = optax.tree.norm(jax.tree.map(jnp.subtract, update, expected)) / optax.tree.norm(expected)
+        return off, mine, wanted
+
+    off, mine, wanted = both(0, ours.init(first), theirs.init(first))
+    assert off < 1e-4
+    for step in range(1, 300):
+        off, mine, wanted = both(step, mine, wanted)
+    assert off < 1e-3
 
 
 def test_clipping_bounds_the_global_norm_before_the_rule():
