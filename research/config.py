@@ -119,15 +119,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class Compute:
-    """How the step is computed; nothing here changes what is learned beyond rounding and dropout's bits."""
+    """How the step is computed; nothing here changes what is learned beyond rounding."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations and matrix products; parameters, and sums over positions and rows,
     stay float32."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
-    dropout_bits: Literal["auto", "rbg", "threefry"] = "auto"
-    """Generator of dropout masks; auto: rbg on one device (faster), threefry on a mesh (partitionable)."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ class Run:
     loss: Loss = Loss()
     """Regularisers of the loss."""
     compute: Compute = Compute()
-    """Precision, rematerialisation and dropout's generator."""
+    """Precision and rematerialisation."""
     mesh: Mesh = Mesh()
     """Devices: data-parallel, fully sharded, tensor-parallel."""
     steps: int = 0

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from research.models.arch import Arch
 from research.models.cache import KeysValues, append
+from research.models.dropout import Dropout
 from research.models.layers import Dense, Dtype, Embedding
 
 
@@ -145,7 +146,7 @@ class Attention(nn.Module):
         self.key = Dense(arch.attention_width, arch.bias, self.dtype)
         self.value = Dense(arch.attention_width, arch.bias, self.dtype)
         self.out = Dense(arch.width, arch.bias, self.dtype)
-        self.dropout = nn.Dropout(arch.attention_dropout)
+        self.dropout = Dropout(arch.attention_dropout)
 
     def heads(self, x: jax.Array) -> jax.Array:
         """Split the last axis into heads: [B, T, H, d]."""
@@ -186,6 +187,6 @@ class Attention(nn.Module):
             bias=bias,
             scale=scale,
             heads_first=kept is not None,
-            dropout=lambda weights: self.dropout(weights, deterministic=deterministic),
+            dropout=lambda weights: self.dropout(weights, deterministic),
         )
         return self.out(y.reshape(*x.shape[:-1], -1)), (key, value)

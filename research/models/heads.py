@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from research.models.arch import Arch
+from research.models.dropout import Dropout
 from research.models.layers import ACTIVATIONS, Dense, Dtype, norm
 
 
@@ -43,7 +44,7 @@ class Classifier(nn.Module):
         self.param("kernel", nn.initializers.zeros, (arch.labels, arch.width), jnp.float32)
         if arch.label_bias:
             self.param("bias", nn.initializers.zeros, (arch.labels,), jnp.float32)
-        return nn.Dropout(arch.dropout, deterministic=deterministic)(x)
+        return Dropout(arch.dropout)(x, deterministic)
 
 
 def output_projection(arch: Arch, params: Any) -> tuple[jax.Array, jax.Array | None]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from research.models.arch import Arch
+from research.models.dropout import Dropout
 from research.types import UserError
 
 Dtype = Any
@@ -79,7 +80,7 @@ class MLP(nn.Module):
         h = dense("up", arch.mlp_width)(x)
         act = ACTIVATIONS[arch.activation]
         h = act(dense("gate", arch.mlp_width)(x)) * h if arch.gated else act(h)
-        h = nn.Dropout(arch.activation_dropout, deterministic=deterministic)(h)
+        h = Dropout(arch.activation_dropout)(h, deterministic)
         return dense("down", arch.width)(h)
 
 

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from research.models.dropout import drop
 from research.models.layers import Dense
 
 A, B = "lora_a", "lora_b"
@@ -35,8 +36,7 @@ def updated(scale: float, dropout: float = 0.0, deterministic: bool = True) -> A
         (x,) = args
         a, b = (module.get_variable("params", name).astype(module.dtype) for name in (A, B))
         if dropout and not deterministic:
-            kept = jax.random.bernoulli(module.make_rng("dropout"), 1 - dropout, x.shape)
-            x = jnp.where(kept, x / (1 - dropout), 0)
+            x = drop(x, dropout, module.make_rng("dropout"))
         flat = x.reshape(-1, x.shape[-1]).astype(module.dtype)
         return y + scale * (flat @ a @ b).reshape(y.shape)
 

@@ -12,6 +12,7 @@ from research.models import initialise
 from research.models.arch import Arch, validate
 from research.models.attention import Attention, cross_mask, relative_bias, self_mask
 from research.models.cache import Cache, Kept, heads_first
+from research.models.dropout import Dropout
 from research.models.heads import Classifier, Head
 from research.models.layers import MLP, Dense, Dtype, Embedding, embed, norm
 from research.types import UserError
@@ -42,9 +43,8 @@ class Block(nn.Module):
 
         def add(x: jax.Array, name: str, branch: Any) -> tuple[jax.Array, Any]:
             after = norm(arch, self.dtype, f"{name}_norm")
-            dropout = nn.Dropout(arch.dropout, deterministic=deterministic)
             y, other = branch(after(x) if arch.norm_first else x)
-            x = x + dropout(y)
+            x = x + Dropout(arch.dropout)(y, deterministic)
             return x if arch.norm_first else after(x), other
 
         attention = Attention(arch, self.dtype, name="self_attention")
@@ -97,7 +97,7 @@ class Stack(nn.Module):
             cache = cache.add(valid)
             mask = cache.mask(length, bidirectional=prefix is not None)
         x = embed(arch, x, segments, self.dtype, positions, types)
-        x = nn.Dropout(arch.dropout, deterministic=deterministic)(x)
+        x = Dropout(arch.dropout)(x, deterministic)
         context_mask = cross_mask(segments, context_segments) if self.cross else None
         bias = None
         if arch.positions == "relative":
@@ -111,7 +111,7 @@ class Stack(nn.Module):
             blocks.append(kept)
         if arch.final_norm:
             x = norm(arch, self.dtype, "final_norm")(x)
-        x = nn.Dropout(arch.dropout if arch.final_dropout else 0.0, deterministic=deterministic)(x)
+        x = Dropout(arch.dropout if arch.final_dropout else 0.0)(x, deterministic)
         return x, cache._replace(blocks=tuple(blocks)) if cache else None
 
 

@@ -154,7 +154,7 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
         d_logits = d_logits - jnp.where(hit, (w * (1 - label_smoothing))[..., None], 0)
         d_small = d_logits.astype(dtype)
         d_hidden = jnp.einsum("btv,vd->btd", d_small, cast, preferred_element_type=jnp.float32).astype(dtype)
-        # [D, V]: for [V, D] XLA:CPU would copy all of d_logits transposed; and it multiplies faster than it sums columns.
+        # [D, V], as for [V, D] XLA:CPU copies d_logits transposed; and it multiplies faster than it sums columns.
         d_kernel = d_kernel + jnp.einsum("btd,btv->dv", h, d_small, preferred_element_type=jnp.float32)
         d_bias = None if bias is None else d_bias + jnp.einsum("bt,btv->v", jnp.ones_like(w), d_logits)
         return (sums, d_kernel, d_bias), d_hidden

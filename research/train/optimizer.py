@@ -67,7 +67,8 @@ def create(
     elif config.name == "adafactor":
         direction = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
     else:
-        matrices = optax.chain(optax.trace(0.95, nesterov=True), optax.stateless(lambda u, _: jax.tree.map(orthogonal, u)))
+        orthogonalised = optax.stateless(lambda updates, _: jax.tree.map(orthogonal, updates))
+        matrices = optax.chain(optax.trace(0.95, nesterov=True), orthogonalised)
         others = optax.scale_by_adam(config.b1, config.b2, config.epsilon, nesterov=True)
         direction = optax.partition({True: matrices, False: others}, lambda tree: paths.matching(HIDDEN_MATRIX, tree))
     return optax.chain(

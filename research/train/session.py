@@ -33,7 +33,7 @@ PROBE_STEPS = 10  # timed after two that warm up, to turn a wall-clock limit int
 class Session(NamedTuple):
     """Everything that training or evaluating a run needs."""
 
-    run: Run  # resolved: steps, vocabulary size and dropout's generator are set
+    run: Run  # resolved: steps and vocabulary size are set
     prepared: Prepared | TaskPrepared
     trainer: Trainer
     training: Rows
@@ -75,9 +75,6 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
     estimate = memory_estimate(run, devices)
     training = rows_of(run, prepared, "train")
     run = with_steps(run, training, recorded)
-    if run.compute.dropout_bits == "auto":
-        bits = recorded.compute.dropout_bits if recorded else "rbg" if devices.size == 1 else "threefry"
-        run = dataclasses.replace(run, compute=dataclasses.replace(run.compute, dropout_bits=bits))
     if run.minutes:
         run = dataclasses.replace(run, steps=probe(run, prepared.vocabulary, devices, training), minutes=0.0)
     compiled = trainer(run, prepared.vocabulary, devices)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from research.config import Loss, Run, problem_of
@@ -37,7 +36,7 @@ class Trainer(NamedTuple):
 
 
 def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Trainer:
-    """Return the compiled parts of `run`, whose arch, steps and dropout_bits are resolved (see `session.open_session`)."""
+    """Return the compiled parts of `run`, whose arch and steps are resolved (see `session.open_session`)."""
     sharding.check_batch(run.batch_size, run.microbatches, mesh)
     model = create_model(run)
     rate = optimizer.learning_rate(run.schedule, run.optimizer.learning_rate, run.steps)
@@ -147,7 +146,7 @@ def gradient_sums(
 
     gradient = jax.grad(total, has_aux=True)
     if run.microbatches == 1:
-        gradients, sums = gradient(trainable, example, dropout_key(run, step, 0))
+        gradients, sums = gradient(trainable, example, key(run.seed, "dropout", step, 0))
         return sums, gradients
 
     # Strided, so that each device's rows stay on it: row r goes to microbatch r % M.
@@ -157,7 +156,7 @@ def gradient_sums(
 
     def add(carry: Any, part: tuple[jax.Array, Example]) -> tuple[Any, None]:
         index, example = part
-        gradients, sums = gradient(trainable, example, dropout_key(run, step, index))
+        gradients, sums = gradient(trainable, example, key(run.seed, "dropout", step, index))
         return jax.tree.map(jnp.add, carry, (sums, gradients)), None
 
     zeros = (Sums(*[jnp.zeros((), jnp.float32)] * 4), jax.tree.map(jnp.zeros_like, trainable))
@@ -201,15 +200,3 @@ def dropping(run: Run) -> bool:
     """Return whether anything is dropped in training, which then needs a key."""
     low_rank = run.adapter.dropout if run.adapter.method == "lora" else 0.0
     return max(run.arch.dropout, run.arch.attention_dropout, run.arch.activation_dropout, low_rank) > 0
-
-
-def dropout_key(run: Run, step: jax.Array, microbatch: int | jax.Array) -> jax.Array:
-    """Return the one dropout key of a microbatch, of the run's generator.
-
-    rbg masks must come from one unbatched key: under vmap rbg depends on the order of the batch.
-    """
-    threefry = key(run.seed, "dropout", step, microbatch)
-    if run.compute.dropout_bits == "threefry":
-        return threefry
-    return jax.random.wrap_key_data(jax.random.bits(threefry, (4,), np.uint32), impl="rbg")
-

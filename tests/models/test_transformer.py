@@ -129,14 +129,13 @@ def test_ways_to_compute_agree(name):
     assert np.abs(half.astype(jnp.float32) - plain).mean() < 0.05 * np.abs(plain).mean()
 
 
-@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
-def test_dropout_follows_its_key_and_deterministic_turns_it_off(implementation):
+def test_dropout_follows_its_key_and_deterministic_turns_it_off():
     arch = ARCHS["bert"]
     params, inputs = parameters(arch), row(arch)
     run = jax.jit(
         lambda key: Transformer(arch).apply({"params": params}, **inputs, deterministic=False, rngs={"dropout": key})
     )
-    one, same, other = (run(jax.random.key(seed, impl=implementation)) for seed in (0, 0, 1))
+    one, same, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-3 and np.isfinite(one).all()
     off = Transformer(replace(arch, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0))

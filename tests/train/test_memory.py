@@ -77,7 +77,7 @@ def test_optimizer_state_is_counted(name):
 @pytest.mark.parametrize("family", ["gpt2", "bert", pytest.param("t5", marks=pytest.mark.slow)])
 def test_near_what_xla_reserves(family):
     layers = {"layers": 1, "decoder_layers": 1 if family == "t5" else 0}  # compiling takes seconds a block
-    run = make(family, layers, compute=Compute(dropout_bits="rbg"))
+    run = make(family, layers)
     size = run.arch.vocab_size
     ids = np.arange(size, dtype=np.int32)
     words = Vocabulary(size, 0, 1, 2, ids[-100:], ids[3:6], ids < 6, ids % 3 == 0, ids == 9)
