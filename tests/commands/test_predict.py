@@ -51,6 +51,18 @@ def test_every_record_has_a_line(model, file, tmp_path, command):
     assert sorted(tmp_path.glob("out*")) == [tmp_path / "out.jsonl"]
 
 
+@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence", ""), ("text", "")])
+def test_a_classifier_from_elsewhere_reads_the_pair_that_there_is(names, model, tmp_path, command, monkeypatch):
+    path, out = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
+    path.write_text(json.dumps({name: "one good film" for name in names if name}) + "\n")
+    read = []
+    whole = room.encode_rows
+    monkeypatch.setattr(room, "encode_rows", lambda objective, *rest: read.append(objective) or whole(objective, *rest))
+    command("predict", model, path, "--out", out)
+    assert [(each.text, each.pair) for each in read] == [names]
+    assert "probabilities" in lines(out)[0]
+
+
 def test_a_bad_record_is_told_with_its_line_and_the_rest_go_on(model, file, tmp_path, command):
     file.write_text('{"text": "good"}\n{"text": \n{"text": 3, "n": 1}\n{"text": "bad"}\n')
     status, out, err = command("predict", model, file, "--out", tmp_path / "out.jsonl")
