@@ -74,10 +74,11 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"no run in {options.run}: there is no run.json; give the folder that train wrote (--out)")
     if options.out or options.generate:
         check_task(options.run, options.generate)
-    source, split = None, options.split or "validation"
+    source, split, whole = None, options.split or "validation", False
     if options.source:
         source = source_of(options.source, of_source)
-        if options.split is None and pathlib.Path(options.source).is_file():
+        whole = options.split is None and pathlib.Path(options.source).is_file()
+        if whole:
             source, split = dataclasses.replace(source, holdout=0.0), "train"  # a file has no splits: all of it
 
     from research.interop.export import check_free
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> int:
         check_free(options.out)
         check_writable(options.out.absolute().parent)
     found = evaluated(options.run, options.checkpoint, split, source)
-    scores = dict(found.scores)
+    scores = {**found.scores, "split": "all"} if whole else dict(found.scores)
     if options.out or options.generate:
         from research.train.judged import judged
 

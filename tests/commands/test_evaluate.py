@@ -8,6 +8,7 @@ import types
 import pytest
 
 from research.config import to_json
+from research.data.sources import Source
 from research.models.arch import with_head
 from tests.train import small, small_tasks
 
@@ -65,6 +66,14 @@ def test_any_source_with_any_of_its_fields(run, calls, command):
     assert command("evaluate", run, "--source", "x.jsonl", "--source.column", "body", "--source.weight=2")[0] == 0
     source = calls[0][3]
     assert (source.path, source.column, source.weight) == ("x.jsonl", "body", 2.0)
+
+
+def test_of_a_file_all_is_scored_unless_a_split_is_named(run, calls, command, tmp_path):
+    (tmp_path / "x.jsonl").write_text("{}\n")
+    for asked, split, shown in (((), "train", {"split": "all"}), (("--split", "test"), "test", {})):
+        out = command("evaluate", run, "--source", tmp_path / "x.jsonl", "--json", *asked)[1]
+        assert calls[-1][2] == split and calls[-1][3].holdout == (0.0 if shown else Source("x").holdout)
+        assert json.loads(out) == SCORES | shown
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,11 @@ from research.config import Adapter, Init, Mesh
 from research.models.heads import logits
 from research.models.paths import flatten
 from research.report import logs
-from research.train import loop
 from research.train.checkpoint import Checkpoints
 from research.train.loop import train
 from research.train.restore import evaluate_run, load_run
 from tests.train import small
-from tests.train.test_loop import Killed, rows
+from tests.train.test_loop import rows
 
 LORA = Adapter("lora", rank=2, alpha=64.0, targets="self_attention/.*kernel$")
 
@@ -73,20 +72,12 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("chosen", [LORA, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
-def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone(chosen, base, trained, tmp_path, monkeypatch):
+def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone(chosen, base, trained, tmp_path):
     run = configured(base, chosen)
     folder, said = trained(chosen)
 
-    class Fatal(loop.Checkpoints):
-        def save(self, step, *arguments):
-            if step == 4:
-                raise Killed
-            super().save(step, *arguments)
-
-    monkeypatch.setattr(loop, "Checkpoints", Fatal)
-    with pytest.raises(Killed):
+    with small.killed_before_saving(4):
         train(run, tmp_path / "parts")
-    monkeypatch.undo()
     assert train(run, tmp_path / "parts") == "done"
     assert rows(folder) == rows(tmp_path / "parts")
     (whole, loaded), (parts, _) = arrays(folder), arrays(tmp_path / "parts")

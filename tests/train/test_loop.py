@@ -55,25 +55,13 @@ def assert_same_run(first, second, run):
     jax.tree.map(np.testing.assert_array_equal, final(first, run), final(second, run))
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing in the loop handles it."""
-
-
 @pytest.mark.parametrize("name", ["masked", pytest.param("span_corruption", marks=pytest.mark.slow)])
-def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone(name, source, tmp_path, monkeypatch, capsys):
+def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone(name, source, tmp_path, capsys):
     run = one_device(small.run(name, source))
     assert train(run, tmp_path / "whole") == "done"
 
-    class Fatal(loop.Checkpoints):
-        def save(self, step, *arguments):
-            if step == 8:
-                raise Killed
-            super().save(step, *arguments)
-
-    monkeypatch.setattr(loop, "Checkpoints", Fatal)
-    with pytest.raises(Killed):
+    with small.killed_before_saving(8):
         train(run, tmp_path / "parts")
-    monkeypatch.undo()
     assert rows(tmp_path / "parts")[-1]["step"] == 8  # rows past the checkpoint of step 4: to be cut off
     assert status(tmp_path / "parts") == "unfinished"
     assert train(run, tmp_path / "parts") == "done"
@@ -224,12 +212,12 @@ def test_a_run_ends_where_its_patience_does_also_if_it_is_killed_there(source, t
     class Fatal(loop.metrics.Metrics):
         def write(self, row):
             if row["kind"] == "end":
-                raise Killed
+                raise small.Killed
             super().write(row)
 
     with monkeypatch.context() as patched:
         patched.setattr(loop.metrics, "Metrics", Fatal)
-        with pytest.raises(Killed):
+        with pytest.raises(small.Killed):
             train(run, tmp_path)
     assert status(tmp_path) == "unfinished" and train(run, tmp_path) == "done"
     assert [row["step"] for row in rows(tmp_path) if row["kind"] == "evaluation"] == [0, 1, 2]

@@ -12,13 +12,12 @@ import pytest
 from research.data.records import Row, rows_of_file
 from research.generate.settings import Decoding
 from research.report import logs
-from research.train import loop
-from research.train.loop import train
 from research.train.judged import judged
+from research.train.loop import train
 from research.train.predict import open_predictor, predict
 from research.train.restore import evaluate_run, evaluated, load_run, open_model
 from research.types import UserError
-from tests.train import small_tasks
+from tests.train import small, small_tasks
 
 LABELLED = ("classification", "tagging")
 WRITTEN = ("seq2seq", "completion")
@@ -44,27 +43,15 @@ def trained(folder, tmp_path_factory):
     return of
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     "name", ["classification", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tagging", *WRITTEN))]
 )
-def test_a_task_killed_and_resumed_is_bitwise_the_run_left_alone(name, folder, tmp_path, monkeypatch):
+def test_a_task_killed_and_resumed_is_bitwise_the_run_left_alone(name, folder, tmp_path):
     run = small_tasks.run(name, folder)
     assert train(run, tmp_path / "whole") == "done"
 
-    class Fatal(loop.Checkpoints):
-        def save(self, step, *arguments):
-            if step == 8:
-                raise Killed
-            super().save(step, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "Checkpoints", Fatal)
-        with pytest.raises(Killed):
-            train(run, tmp_path / "parts")
+    with small.killed_before_saving(8):
+        train(run, tmp_path / "parts")
     assert train(run, tmp_path / "parts") == "done"
     a, b = (load_run(tmp_path / part).params for part in ("whole", "parts"))
     jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -180,8 +167,6 @@ def test_a_classifier_starts_from_a_pretrained_run_and_tells_other_labels_apart_
 
 
 def test_a_pretrained_model_answers_no_records(tmp_path):
-    from tests.train import small
-
     run = small.run("masked", small.text(tmp_path), steps=1, evaluate_every=0, save_every=0)
     train(dataclasses.replace(run, mesh=dataclasses.replace(run.mesh, data=1)), tmp_path / "run")
     with pytest.raises(UserError, match=r"was pre-trained \(Masked\), for no task: fine-tune it first"):
