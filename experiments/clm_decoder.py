@@ -23,5 +23,5 @@ def config() -> Run:
         arch=replace(arch, dropout=0.0, attention_dropout=0.0),
         objective=Causal(),
         data=replace(run.data, tokenizer=Tokenizer(kind="bpe", size=8192, sentinels=0), unknown="", length=128),
-        steps=1500,
+        steps=1000,
     )

@@ -24,7 +24,7 @@ def config() -> Run:
         data=Data(sources=(source("conll2003"),), tokenizer=tokenizer("bert-base-cased"), length=64),
         optimizer=Optimizer("muon", learning_rate=2e-3),
         schedule=Schedule("linear", warmup=100),
-        epochs=5.0,
+        epochs=3.0,
         batch_size=12,
         evaluate_every=400,
         save_every=400,

@@ -25,7 +25,7 @@ def config() -> Run:
         data=Data(sources=(source("dialogsum"),), length=512),
         optimizer=Optimizer(learning_rate=5e-4),
         schedule=Schedule("linear", warmup=100),
-        epochs=3.0,
+        epochs=2.0,
         batch_size=8,
         evaluate_every=400,
         save_every=400,

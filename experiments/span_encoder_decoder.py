@@ -23,5 +23,5 @@ def config() -> Run:
         arch=replace(arch, attention_dropout=0.0, activation_dropout=0.0),
         objective=SpanCorruption(),
         data=replace(run.data, tokenizer=Tokenizer(kind="bpe", size=8192), unknown="", framing="none", length=142),
-        steps=1500,
+        steps=1000,
     )

@@ -24,7 +24,7 @@ def config() -> Run:
         data=Data(sources=(source("sst2"),), tokenizer=tokenizer("bert-base-uncased"), length=64),
         optimizer=Optimizer("muon", learning_rate=2e-3),
         schedule=Schedule("linear", warmup=100),
-        epochs=4.0,
+        epochs=3.0,
         batch_size=12,  # of about 30 sentences
         evaluate_every=228,
         save_every=228,
