@@ -57,14 +57,13 @@ def answers(run: Run, folder: pathlib.Path) -> list[dict]:
     from research.train.loop import train
 
     kept = folder / "test.jsonl"
-    if not kept.exists():
-        try:
-            if train(run, folder) == "interrupted":
-                raise SystemExit(75)
-            told = predictions(folder)
-        except UserError as error:
-            raise SystemExit(f"error: {error}") from None
-        kept.write_text("".join(json.dumps(each) + "\n" for each in told), encoding="utf-8")
+    try:
+        if train(run, folder) == "interrupted":  # returns at once where it is done, and refuses another run's folder
+            raise SystemExit(75)
+        if not kept.exists():
+            kept.write_text("".join(json.dumps(each) + "\n" for each in predictions(folder)), encoding="utf-8")
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
     return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
 
 

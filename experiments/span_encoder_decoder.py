@@ -1,7 +1,7 @@
 """A T5 of 4 + 4 blocks x 256 pre-trained on WikiText-2 and pydocs: what the experiment on summaries starts from.
 
 Command:  TERCET_DATA=... python -m research train experiments/span_encoder_decoder.py
-Source:   Raffel et al. (2020), section 3.1.4; Unigram pieces, 8,192 with the sentinels, trained on the same text.
+Source:   Raffel et al. (2020), section 3.1.4; byte-level BPE, 8,192 with the sentinels, trained on the same text.
 """
 
 from dataclasses import replace

@@ -46,7 +46,7 @@ def test_permutation_looks_uniform():
 
 
 def test_keys_never_change():
-    """Threefry bits of every stream at fixed indices: initialisation, masks and dropout of every run ever made."""
+    """Threefry bits of streams at fixed indices: initialisation and masks of every run ever made."""
     import jax
 
     assert STREAMS == {"init": 0, "corruption": 1, "dropout": 2, "evaluation": 3, "sampling": 4, "adapter": 5}

@@ -78,8 +78,8 @@ def main(arguments: list[str]) -> int:
     if options.source:
         source = source_of(options.source, of_source)
         whole = options.split is None and pathlib.Path(options.source).is_file()
-        if whole:
-            source, split = dataclasses.replace(source, holdout=0.0), "train"  # a file has no splits: all of it
+        if whole:  # a file has no splits: all of it
+            source, split = dataclasses.replace(source, holdout=0.0, holdout_test=0.0), "train"
 
     from research.interop.export import check_free
     from research.train.restore import evaluated  # jax
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
         check_free(options.out)
         check_writable(options.out.absolute().parent)
     found = evaluated(options.run, options.checkpoint, split, source)
-    scores = {**found.scores, "split": "all"} if whole else dict(found.scores)
+    scores = {**found.scores, "split": "all"} if whole and source.share == 1 and not source.limit else dict(found.scores)
     if options.out or options.generate:
         from research.train.judged import judged
 

@@ -18,8 +18,8 @@ USAGE = """usage: python -m research predict MODEL FILE --out PREDICTIONS.jsonl 
 
 MODEL         a run of a task, its exported folder, another folder in Hugging Face's layout with a head for labels, or
               a hub id
-FILE          .jsonl, .csv, .parquet (gzipped or not) with the columns that the model was trained on, or .txt, a
-              text a line
+FILE          .jsonl, .csv, .parquet (gzipped or not) with the columns that the model was trained on (of a classifier
+              from elsewhere: text, or a pair such as premise and hypothesis), or .txt, a text a line
 --out         a JSON line for each record, in order: its line and what the model says, or what is wrong with it
 --checkpoint  of a run: best (if not given), latest, a step, or average:N
 --batch-size  rows, or texts being made, at the same time (16)
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     check_writable(target.absolute().parent)
 
     from research.data.records import rows_of_file
-    from research.train.predict import open_predictor, predict
+    from research.train.predict import open_predictor, predict, settled
     from research.train.progress import Progress
 
     predictor = open_predictor(model, named and checkpoint(named), int(width or 16))
@@ -73,6 +73,7 @@ def main(arguments: list[str]) -> int:
     partial, note = target.with_name(target.name + ".partial"), target.with_name(target.name + ".partial.json")
     target.parent.mkdir(parents=True, exist_ok=True)
     done, wrong = _resume(partial, note, job)
+    predictor = settled(predictor, rows_of_file(source))  # by the first record, also of those that are done
     rows = itertools.islice(rows_of_file(source), done, None)
     if done:
         print(f"going on after {done:,} records", file=sys.stderr)

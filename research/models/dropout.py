@@ -29,10 +29,10 @@ def drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
 def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Return uint32[shape] that depends on the threefry `key` and each element's place alone.
 
-    A word for the last axis and one for all others are hashed apart, and their exclusive or once more: some five
+    A word for the last axis and one for all others are hashed apart, and their exclusive or once more: some ten
     operations an element, which XLA fuses into what reads them. jax.random's generators write all bits to memory
-    first, which for a dropout's mask took a tenth of a step on a CPU; and of them only threefry gives each device of
-    a mesh its part. A hash is no generator for statistics: 2^20 elements share a bit pattern about 128 times.
+    first, which for the masks took a tenth of a step on a CPU; and of them only threefry gives each device of a mesh
+    its part. This is no generator for statistics: what the four corners of a rectangle were hashed from adds up to 0.
     """
     first, second = jax.random.key_data(key)
     *rows, width = shape
@@ -44,7 +44,7 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _hash(x: jax.Array) -> jax.Array:
-    """Return MurmurHash3's finaliser of each word (Appleby, 2011): any bit of `x` turns about half the result's."""
+    """Return MurmurHash3's finaliser of each word (Appleby, 2011): each bit of `x` turns about half of the result's."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

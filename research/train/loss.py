@@ -13,7 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-CHUNK_BYTES = 16 * 2**20  # of float32 logits per device at a time: more leaves a CPU's cache, less repeats work
+CHUNK_BYTES = {"cpu": 16 * 2**20}  # of float32 logits per device at a time: more leaves a CPU's cache
+ELSEWHERE = 64 * 2**20  # less reads and writes the table's gradient more often
 
 
 class Sums(NamedTuple):
@@ -52,7 +53,7 @@ def vocabulary_loss(
         shards: Devices that the rows are spread over, which sets how many positions a chunk holds.
     """
     rows, length, _ = hidden.shape
-    positions = max(1, CHUNK_BYTES // (4 * kernel.shape[0] * max(1, rows // shards)))
+    positions = max(1, chunk_bytes(jax.default_backend()) // (4 * kernel.shape[0] * max(1, rows // shards)))
     chunks = -(-length // positions)
     positions = -(-length // chunks)
     if chunks * positions > length:
@@ -60,6 +61,11 @@ def vocabulary_loss(
         hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0)))
         targets, weights = (jnp.pad(x, ((0, 0), (0, pad))) for x in (targets, weights))
     return _loss((label_smoothing, z_loss, chunks), hidden, kernel, bias, targets, weights)
+
+
+def chunk_bytes(platform: str) -> int:
+    """Return how many bytes of float32 logits a device of `platform` makes at a time."""
+    return CHUNK_BYTES.get(platform, ELSEWHERE)
 
 
 def label_loss(
@@ -156,7 +162,8 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
         d_hidden = jnp.einsum("btv,vd->btd", d_small, cast, preferred_element_type=jnp.float32).astype(dtype)
         # [D, V], as for [V, D] XLA:CPU copies d_logits transposed; and it multiplies faster than it sums columns.
         d_kernel = d_kernel + jnp.einsum("btd,btv->dv", h, d_small, preferred_element_type=jnp.float32)
-        d_bias = None if bias is None else d_bias + jnp.einsum("bt,btv->v", jnp.ones_like(w), d_logits)
+        if bias is not None:
+            d_bias = d_bias + jnp.einsum("bt,btv->v", jnp.ones_like(w), d_logits, precision="highest")
         return (sums, d_kernel, d_bias), d_hidden
 
     zero = jnp.zeros((), jnp.float32)

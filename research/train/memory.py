@@ -81,7 +81,7 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     small = 4 if cpu or run.compute.dtype == "float32" else 2
     remat = run.compute.remat and not cpu
     kept = rows * activations(arch, source, target, small, mesh["tensor"], remat, part.lowest)
-    chunk, several = _chunk(outputs, lengths.scored, rows, mesh["tensor"])
+    chunk, several = _chunk(platform, outputs, lengths.scored, rows, mesh["tensor"])
     table = 4 * outputs * arch.width // (mesh["fsdp"] * mesh["tensor"])
     table *= any(shape.path in ("tokens/embedding", "head/kernel") for shape in part.shapes)
     carried = learning if run.microbatches > 1 else 0
@@ -281,11 +281,11 @@ def activations(
     return int(around + stack(source, encoder) + stack(target, decoder, source))
 
 
-def _chunk(vocabulary: int, scored: int, rows: int, tensor: int) -> tuple[int, bool]:
+def _chunk(platform: str, vocabulary: int, scored: int, rows: int, tensor: int) -> tuple[int, bool]:
     """Return the bytes of one chunk of logits, and whether there are several; see `loss.vocabulary_loss`."""
-    from research.train.loss import CHUNK_BYTES
+    from research.train.loss import chunk_bytes
 
-    positions = max(1, CHUNK_BYTES // (4 * vocabulary * rows))
+    positions = max(1, chunk_bytes(platform) // (4 * vocabulary * rows))
     chunks = -(-scored // positions)
     return 4 * vocabulary * rows * -(-scored // chunks) // tensor, chunks > 1
 

@@ -14,7 +14,7 @@ from research.models.arch import Arch
 from research.train import paths
 
 HIDDEN_MATRIX = r"block_\d+/.*kernel$"  # what muon orthogonalises: never embeddings, heads, norms or biases
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. (2024)
+MOMENTUM, NEWTON_SCHULZ = 0.95, (3.4445, -4.7750, 2.0315)  # muon's (Jordan et al., 2024)
 
 
 def learning_rate(schedule: Schedule, peak: float, steps: int) -> Callable[[Any], jax.Array]:
@@ -68,9 +68,9 @@ def create(
         direction = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
     else:
         orthogonalised = optax.stateless(lambda updates, _: jax.tree.map(orthogonal, updates))
-        matrices = optax.chain(optax.trace(0.95, nesterov=True), orthogonalised)
+        matrices = optax.chain(optax.trace(MOMENTUM, nesterov=True), orthogonalised)
         others = optax.scale_by_adam(config.b1, config.b2, config.epsilon, nesterov=True)
-        direction = optax.partition({True: matrices, False: others}, lambda tree: paths.matching(HIDDEN_MATRIX, tree))
+        direction = optax.partition({"matrices": matrices, "others": others}, _kinds)
     return optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
         direction,
@@ -81,10 +81,10 @@ def create(
 
 
 def orthogonal(matrix: jax.Array) -> jax.Array:
-    """Return U V^T of a `matrix` = U S V^T about so, float32[n, m], with a root mean square of about 0.2.
+    """Return about 0.2 sqrt(max(n, m)) U V^T of a `matrix` = U S V^T, float32[n, m]: of full rank, its RMS is about 0.2.
 
-    Five steps of a quintic Newton-Schulz iteration bring every singular value to between 0.7 and 1.2 (Jordan et al.,
-    2024). optax.contrib.muon does the same under a vmap over one matrix, for which XLA:CPU takes twice as long.
+    Five steps of a quintic Newton-Schulz iteration bring singular values to between 0.7 and 1.2, but for those that are
+    less than a hundredth of the norm (Jordan et al., 2024). optax.contrib.muon does the same under a vmap over one matrix, for which XLA:CPU takes twice as long.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
@@ -106,6 +106,11 @@ def layer_rates(config: Optimizer, arch: Arch, updates: Any) -> Any:
         return updates
     top = arch.encoder_layers + arch.depth + 1
     return paths.map_named(lambda path, leaf: leaf * config.layer_decay ** (top - paths.layer(arch, path)), updates)
+
+
+def _kinds(params: Any) -> Any:
+    hidden = paths.matching(HIDDEN_MATRIX, params)
+    return jax.tree.map(lambda found: "matrices" if found else "others", hidden)
 
 
 def _negate(mask: Any) -> Any:

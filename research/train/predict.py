@@ -30,7 +30,7 @@ from research.objectives.classification import Classification
 from research.objectives.completion import Completion
 from research.objectives.seq2seq import Seq2Seq
 from research.objectives.tagging import Tagging
-from research.tasks import TASKS, classification, judge
+from research.tasks import TASKS, classification, columns, judge
 from research.tasks.coder import Coder
 from research.tasks.entities import marks_entities, spans
 from research.tasks.prepare import encode_rows
@@ -83,12 +83,33 @@ def _named(folder: pathlib.Path, arch: Arch) -> tuple[Any, int]:
     names, problem = config_json.labels(folder)
     length = min(arch.max_length, LENGTH) if arch.positions == "learned" else LENGTH
     if arch.head == "sequence":
-        return Classification(problem=problem, label="label", labels=names), length  # its columns: see `_found`
+        return Classification(problem=problem, label="label", labels=names), length  # its columns: see `settled`
     if arch.head == "tokens":
         return Tagging(words="words", tags="tags", labels=names), length
     if arch.structure == "encoder-decoder":
         return Seq2Seq(source="source", target="target"), length
     raise UserError(f"{folder} has no head for labels, and no record of a task: fine-tune it first")
+
+
+def settled(predictor: Predictor, rows: Iterable[Row]) -> Predictor:
+    """Return the predictor with the columns of the first of `rows` that can be read, where it names none yet.
+
+    A classifier from elsewhere does not say whether it reads one text or two: a column called text is one, and else a
+    known pair of columns is two.
+    """
+    objective = predictor.objective
+    if not isinstance(objective, Classification) or objective.text:
+        return predictor
+    row = next((row for row in rows if not row.error), None)
+    if row is None:
+        return predictor
+    try:
+        found = classification.named_columns(objective, row)
+    except UserError:  # the record's one column, or an error that names the columns
+        found = None
+    if found is None or columns.has(row, "text"):
+        found = dataclasses.replace(objective, text="text")
+    return predictor._replace(objective=found)
 
 
 def predict(predictor: Predictor, rows: Iterable[Row], decoding: Decoding = Decoding()) -> Iterator[dict[str, Any]]:
@@ -105,23 +126,11 @@ def predict(predictor: Predictor, rows: Iterable[Row], decoding: Decoding = Deco
     answer = _texts if isinstance(predictor.objective, Seq2Seq | Completion) else _labels
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, CHUNK)):
-        predictor = predictor._replace(objective=_found(predictor.objective, chunk))
+        predictor = settled(predictor, chunk)
         found, wrong = answer(predictor, chunk, decoding)
         for number, row in enumerate(chunk):
             told = {"error": wrong[number]} if number in wrong else found[number]
             yield {"line": row.number, **told}
-
-
-def _found(objective: Any, rows: Sequence[Row]) -> Any:
-    """Return the objective with the columns of the first record that can be read, where it names none yet: a classifier
-    from elsewhere does not say whether it reads one text or two, but the columns do."""
-    row = next((row for row in rows if not row.error), None)
-    if row is None or not isinstance(objective, Classification) or objective.text:
-        return objective
-    try:
-        return classification.named_columns(objective, row)
-    except UserError:
-        return dataclasses.replace(objective, text="text")  # or the record's one column
 
 
 def _labels(predictor: Predictor, rows: Sequence[Row], _: Decoding) -> tuple[dict[int, Answer], dict[int, str]]:

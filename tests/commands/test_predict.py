@@ -51,16 +51,27 @@ def test_every_record_has_a_line(model, file, tmp_path, command):
     assert sorted(tmp_path.glob("out*")) == [tmp_path / "out.jsonl"]
 
 
-@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence", ""), ("text", "")])
-def test_a_classifier_from_elsewhere_reads_the_pair_that_there_is(names, model, tmp_path, command, monkeypatch):
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["premise", "hypothesis"], ("premise", "hypothesis")),
+        (["sentence1", "sentence2"], ("sentence1", "sentence2")),
+        (["sentence"], ("sentence", "")),
+        (["premise", "text", "hypothesis"], ("text", "")),
+        (["anything"], ("text", "")),  # the one column there is
+    ],
+)
+def test_a_classifier_from_elsewhere_reads_the_columns_of_the_first_record(
+    names, expected, model, tmp_path, command, monkeypatch
+):
     path, out = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
-    path.write_text(json.dumps({name: "one good film" for name in names if name}) + "\n")
+    path.write_text("not JSON\n" + json.dumps({name: "one good film" for name in names}) + "\n")
     read = []
     whole = room.encode_rows
     monkeypatch.setattr(room, "encode_rows", lambda objective, *rest: read.append(objective) or whole(objective, *rest))
     command("predict", model, path, "--out", out)
-    assert [(each.text, each.pair) for each in read] == [names]
-    assert "probabilities" in lines(out)[0]
+    assert [(each.text, each.pair) for each in read] == [expected]
+    assert "probabilities" in lines(out)[1]
 
 
 def test_a_bad_record_is_told_with_its_line_and_the_rest_go_on(model, file, tmp_path, command):
@@ -103,6 +114,28 @@ def test_stopped_on_the_way_it_goes_on_to_the_same_file(model, file, tmp_path, c
     file.write_text('{"text": "another"}\n')
     status, _, err = command("predict", model, file, "--out", tmp_path / "parts.jsonl")
     assert status == 2 and "was begun with another size" in err and err.count("\n") == 1
+
+
+def test_columns_are_those_of_the_first_record_also_after_a_stop(model, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(room, "CHUNK", 4)
+    path = tmp_path / "mixed.jsonl"
+    records = [{"sentence": "good"}] * 4 + [{"premise": "good", "hypothesis": "bad", "sentence": "one good film"}] * 4
+    path.write_text("".join(json.dumps(each) + "\n" for each in records))
+    command("predict", model, path, "--out", tmp_path / "whole.jsonl")
+    read = []
+
+    def killed(objective, *rest):
+        read.append((objective.text, objective.pair))
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        return whole(objective, *rest)
+
+    whole = room.encode_rows
+    monkeypatch.setattr(room, "encode_rows", killed)
+    command("predict", model, path, "--out", tmp_path / "parts.jsonl")
+    command("predict", model, path, "--out", tmp_path / "parts.jsonl")
+    assert read == [("sentence", "")] * 3
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def begun(model, file, out, command, monkeypatch):

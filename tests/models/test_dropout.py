@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.keys import key
 from research.models.dropout import Dropout, drop, random_bits
 
 KEY = jax.random.key(0)
@@ -47,7 +48,14 @@ def test_keys_and_places_have_masks_of_their_own():
     assert abs(np.mean(one * other)) < 6 / np.sqrt(one.size)
     words = np.asarray(random_bits(KEY, (1024, 1024)))
     assert len(np.unique(words)) > words.size - 400  # of 2^20 random words some 128 come twice
-    assert not np.array_equal(random_bits(KEY, (4, 6)), np.asarray(random_bits(KEY, (6, 4))).reshape(4, 6))
+
+
+def test_bits_never_change():
+    """Or every run that drops anything would go on otherwise than it began."""
+    found = np.asarray(random_bits(key(0, "dropout", 3, 0), (1, 2, 3)))
+    assert found.tolist() == [[[579497390, 1749808779, 243170621], [1656770480, 2479949123, 993346587]]]
+    flat = np.asarray(random_bits(KEY, (12, 8)))
+    np.testing.assert_array_equal(random_bits(KEY, (3, 4, 8)), flat.reshape(3, 4, 8))  # rows are numbered through
 
 
 def test_a_mask_of_one_axis_and_of_a_low_precision():

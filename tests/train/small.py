@@ -1,13 +1,8 @@
 """Runs small enough for a test, on real English that every Python carries: the language reference of pydoc."""
 
-import contextlib
 import dataclasses
 import pathlib
 import pydoc_data.topics
-from collections.abc import Iterator
-from unittest import mock
-
-import pytest
 
 from research.config import Run, Schedule
 from research.data.corpus import Data
@@ -15,7 +10,6 @@ from research.data.sources import Source
 from research.data.tokenizer import Tokenizer
 from research.models import preset
 from research.objectives import OBJECTIVES
-from research.train import loop
 
 PRESETS = {
     "masked": "bert-nano",
@@ -61,21 +55,3 @@ def experiment(name: str, source: pathlib.Path, path: pathlib.Path, **fields) ->
     """Write the experiment file of `run(name, source, **fields)` to `path` and return it."""
     path.write_text(EXPERIMENT.format(name=name, source=str(source), fields=fields))
     return path
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the loop handles it."""
-
-
-@contextlib.contextmanager
-def killed_before_saving(step: int) -> Iterator[None]:
-    """Kill the training that is called in this context when it is about to save `step`."""
-
-    class Fatal(loop.Checkpoints):
-        def save(self, at, *arguments):
-            if at == step:
-                raise Killed
-            super().save(at, *arguments)
-
-    with mock.patch.object(loop, "Checkpoints", Fatal), pytest.raises(Killed):
-        yield

@@ -20,6 +20,7 @@ from research.train.checkpoint import Checkpoints
 from research.train.loop import train
 from research.train.restore import evaluate_run, load_run
 from tests.train import small
+from tests.train.kill import killed_before_saving
 from tests.train.test_loop import rows
 
 LORA = Adapter("lora", rank=2, alpha=64.0, targets="self_attention/.*kernel$")
@@ -76,7 +77,7 @@ def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone(chosen, base, tr
     run = configured(base, chosen)
     folder, said = trained(chosen)
 
-    with small.killed_before_saving(4):
+    with killed_before_saving(4):
         train(run, tmp_path / "parts")
     assert train(run, tmp_path / "parts") == "done"
     assert rows(folder) == rows(tmp_path / "parts")

@@ -22,6 +22,7 @@ from research.train.restore import evaluate_run, load_run
 from research.train.session import open_session
 from research.types import Diverged, UserError
 from tests.train import small
+from tests.train.kill import Killed, killed_before_saving
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMING = {"seconds", "tokens_per_s", "elapsed"}
@@ -60,7 +61,7 @@ def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone(name, source, tm
     run = one_device(small.run(name, source))
     assert train(run, tmp_path / "whole") == "done"
 
-    with small.killed_before_saving(8):
+    with killed_before_saving(8):
         train(run, tmp_path / "parts")
     assert rows(tmp_path / "parts")[-1]["step"] == 8  # rows past the checkpoint of step 4: to be cut off
     assert status(tmp_path / "parts") == "unfinished"
@@ -212,12 +213,12 @@ def test_a_run_ends_where_its_patience_does_also_if_it_is_killed_there(source, t
     class Fatal(loop.metrics.Metrics):
         def write(self, row):
             if row["kind"] == "end":
-                raise small.Killed
+                raise Killed
             super().write(row)
 
     with monkeypatch.context() as patched:
         patched.setattr(loop.metrics, "Metrics", Fatal)
-        with pytest.raises(small.Killed):
+        with pytest.raises(Killed):
             train(run, tmp_path)
     assert status(tmp_path) == "unfinished" and train(run, tmp_path) == "done"
     assert [row["step"] for row in rows(tmp_path) if row["kind"] == "evaluation"] == [0, 1, 2]

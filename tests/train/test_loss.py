@@ -32,7 +32,7 @@ def plain(hidden, kernel, bias, targets, weights, label_smoothing=0.0, z_loss=0.
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize(("label_smoothing", "z_loss"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.01), (0.1, 0.01)])
 def test_value_and_gradient_equal_the_plain_loss(monkeypatch, chunk_bytes, with_bias, label_smoothing, z_loss):
-    monkeypatch.setattr(loss, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(loss, "chunk_bytes", lambda platform: chunk_bytes)
     hidden, kernel, bias, targets, weights = problem()
     bias = bias if with_bias else None
     options = {"label_smoothing": label_smoothing, "z_loss": z_loss}
@@ -49,6 +49,17 @@ def test_value_and_gradient_equal_the_plain_loss(monkeypatch, chunk_bytes, with_
     norm = optax.tree.norm(wanted)
     for got, want in zip(gradients, wanted, strict=True):
         assert float(jnp.max(jnp.abs(got - want))) <= 1e-5 * float(norm)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2**30])
+def test_gradients_of_low_precision_are_near_the_plain_ones(monkeypatch, chunk_bytes):
+    monkeypatch.setattr(loss, "chunk_bytes", lambda platform: chunk_bytes)
+    hidden, kernel, bias, targets, weights = problem()
+    fused = lambda h, k, b: vocabulary_loss(h.astype(jnp.bfloat16), k, b, targets, weights).total  # noqa: E731
+    found = jax.jit(jax.grad(fused, argnums=(0, 1, 2)))(hidden, kernel, bias)
+    wanted = jax.grad(lambda *p: plain(*p, targets, weights), argnums=(0, 1, 2))(hidden, kernel, bias)
+    for got, want in zip(found, wanted, strict=True):
+        assert optax.tree.norm(got - want) < 0.02 * optax.tree.norm(want)
 
 
 def test_sums_count_what_is_scored():
@@ -71,7 +82,7 @@ def test_unscored_positions_have_no_gradient_even_when_extreme():
 
 
 def test_logits_of_all_positions_never_exist(monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK_BYTES", 2**16)
+    monkeypatch.setattr(loss, "chunk_bytes", lambda platform: 2**16)
     rows, length, width, size = 8, 64, 16, 1024
     hidden, kernel, bias, targets, weights = problem(rows, length, width, size)
     graded = jax.jit(jax.grad(lambda h, k: vocabulary_loss(h, k, bias, targets, weights).total, argnums=(0, 1)))

@@ -18,6 +18,7 @@ from research.train.predict import open_predictor, predict
 from research.train.restore import evaluate_run, evaluated, load_run, open_model
 from research.types import UserError
 from tests.train import small, small_tasks
+from tests.train.kill import killed_before_saving
 
 LABELLED = ("classification", "tagging")
 WRITTEN = ("seq2seq", "completion")
@@ -50,7 +51,7 @@ def test_a_task_killed_and_resumed_is_bitwise_the_run_left_alone(name, folder, t
     run = small_tasks.run(name, folder)
     assert train(run, tmp_path / "whole") == "done"
 
-    with small.killed_before_saving(8):
+    with killed_before_saving(8):
         train(run, tmp_path / "parts")
     assert train(run, tmp_path / "parts") == "done"
     a, b = (load_run(tmp_path / part).params for part in ("whole", "parts"))
