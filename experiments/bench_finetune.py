@@ -50,10 +50,12 @@ def ours(rows: int, per_row: int) -> Callable[[int], tuple[float, float]]:
     """Return a function of a number of updates that returns the sentences read and the seconds taken."""
     import jax
 
+    from research.config import Optimizer
     from research.train.session import open_session
 
     run = sst2.config()
     run = replace(run, objective=replace(run.objective, per_row=per_row), batch_size=rows, epochs=0.0, steps=1000)
+    run = replace(run, optimizer=Optimizer(learning_rate=3e-4))  # AdamW, as the Trainer's
     session = open_session(run)
     state = session.trainer.initialize()
     done = 0
