@@ -236,7 +236,7 @@ def _update(name: str, shape: Shape, size: int) -> int:
     Measured: the sums and their mean; Adafactor's update beside them; muon iterates on all matrices side by side.
     """
     if name == "muon" and _orthogonal(shape):
-        return 8 * size
+        return 5 * size
     return (3 if name == "adafactor" else 2) * size
 
 

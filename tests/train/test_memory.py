@@ -74,10 +74,21 @@ def test_optimizer_state_is_counted(name):
     assert estimate(run, ONE).parts["optimizer"] == pytest.approx(actual, rel=0.01)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "bert", pytest.param("t5", marks=pytest.mark.slow)])
-def test_near_what_xla_reserves(family):
+@pytest.mark.parametrize(
+    ("family", "name", "vocabulary"),
+    [
+        ("gpt2", "adamw", 2048),
+        ("bert", "adamw", 2048),
+        ("gpt2", "adamw", 20_480),  # three chunks of logits
+        pytest.param("bert", "muon", 256, marks=pytest.mark.slow),
+        pytest.param("t5", "adamw", 2048, marks=pytest.mark.slow),
+    ],
+)
+def test_near_what_xla_reserves(family, name, vocabulary):
     layers = {"layers": 1, "decoder_layers": 1 if family == "t5" else 0}  # compiling takes seconds a block
-    run = make(family, layers)
+    if name == "muon":
+        layers |= {"layers": 4, "width": 256, "head_width": 64, "mlp_width": 1024}  # what it needs is the largest part
+    run = make(family, {**layers, "vocab_size": vocabulary}, optimizer=Optimizer(name))
     size = run.arch.vocab_size
     ids = np.arange(size, dtype=np.int32)
     words = Vocabulary(size, 0, 1, 2, ids[-100:], ids[3:6], ids < 6, ids % 3 == 0, ids == 9)
@@ -87,7 +98,7 @@ def test_near_what_xla_reserves(family):
     # Code quality changes no buffer, and takes most of the time of compiling.
     found = lowered.compile(compiler_options=QUICK).memory_analysis()
     held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    assert estimate(run, ONE, "cpu").total == pytest.approx(held + found.temp_size_in_bytes, rel=0.25)
+    assert estimate(run, ONE, "cpu").total == pytest.approx(held + found.temp_size_in_bytes, rel=0.2)
 
 
 def test_what_saves_memory_is_seen_to_save_it():
