@@ -254,9 +254,8 @@ def activations(
     where it is inside the feed-forward block. A block with cross-attention adds 5 D and 2 A for each target and 2 A for
     each source token. Around the blocks, 5 D a token, and 3 D more where embeddings are normalised. Scores are float32
     whatever the type of the rest. Blocks below the `lowest` layer that is trained keep nothing; those above it are
-    counted as if all of each were trained: a fourth too much for LoRA, twice for the head alone. Against the compiled
-    steps of 59 shapes, all trained, on one CPU device (four families, optimizers, microbatches, bfloat16), whole
-    estimates are between 6 % below and 15 % above, and mostly within 1 %.
+    counted as if all of each were trained: a fourth too much for LoRA, twice for the head alone. Whole estimates of the
+    tests' shapes are between 2 and 16 % above what the compiled step takes on one CPU device.
     """
     heads, inner = arch.heads / tensor, arch.attention_width / tensor
     wide = (3 - (arch.activation == "relu") + bool(arch.activation_dropout) + arch.gated) * arch.mlp_width / tensor
