@@ -1,7 +1,7 @@
 """CoNLL-2003: names of persons, places, organisations and others in news, by a BERT of 4 blocks x 256.
 
 Command:  TERCET_DATA=... python -m research train experiments/conll2003.py
-          TERCET_DATA=... python -m research train experiments/conll2003.py --init.path runs/mlm_encoder_cased --out runs/conll_pretrained
+          TERCET_DATA=... python -m research train experiments/conll2003.py --init.path runs/mlm_encoder_cased --optimizer.learning-rate 1e-3 --out runs/conll_pretrained
           python -m research evaluate runs/conll_pretrained --split test --out scores
 Source:   Tjong Kim Sang and De Meulder (2003); cased pieces, for capitals tell names apart (Devlin et al., 2019, section 5.3).
 """

@@ -1,7 +1,7 @@
 """SMS spam: which of 5,574 text messages nobody asked for, by a BERT of 4 blocks x 256.
 
 Command:  TERCET_DATA=... python -m research train experiments/sms_spam.py
-          TERCET_DATA=... python -m research train experiments/sms_spam.py --init.path runs/mlm_encoder --out runs/sms_pretrained
+          TERCET_DATA=... python -m research train experiments/sms_spam.py --init.path runs/mlm_encoder --optimizer.learning-rate 1e-3 --out runs/sms_pretrained
 Source:   Almeida et al. (2011). It has no split: a fifth is held out for testing and a tenth for validation, by a hash of the
           record, so that none of its many repeated messages is on two sides.
 """

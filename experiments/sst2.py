@@ -1,7 +1,7 @@
 """SST-2, the sentiment of sentences from film reviews, by a BERT of 4 blocks x 256.
 
 Command:  TERCET_DATA=... python -m research train experiments/sst2.py
-          TERCET_DATA=... python -m research train experiments/sst2.py --init.path runs/mlm_encoder --out runs/sst2_pretrained
+          TERCET_DATA=... python -m research train experiments/sst2.py --init.path runs/mlm_encoder --optimizer.learning-rate 1e-3 --out runs/sst2_pretrained
           python -m research evaluate runs/sst2_pretrained --split test --out scores
 Source:   Socher et al. (2013): 6,920 / 872 / 1,821 whole sentences. Fine-tuning as Devlin et al. (2019), section 4.1.
 """

@@ -16,16 +16,18 @@ import pathlib
 from dataclasses import replace
 
 from experiments import sst2
+from experiments.pretraining import RATES
 from research.config import Adapter, Init, Optimizer, Run, Schedule
 from research.types import UserError
 
 HEAD = r"^(?!classifier/|pooler/)"  # everything but the head
-MUON, ADAMW = Optimizer("muon", learning_rate=2e-3), Optimizer(learning_rate=3e-3)  # muon is for whole matrices
+FRESH, FULL = (Optimizer("muon", learning_rate=RATES[way]) for way in ("scratch", "pretrained"))
+ADAMW = Optimizer(learning_rate=3e-3)  # muon is for whole matrices
 WAYS: dict[str, tuple[bool, Adapter, Optimizer]] = {  # whether pre-trained, what is trained, and how
-    "from scratch": (False, Adapter(), MUON),
+    "from scratch": (False, Adapter(), FRESH),
     "pre-trained, frozen": (True, Adapter("freeze", frozen=HEAD), ADAMW),
     "pre-trained, LoRA": (True, Adapter("lora", targets=r"block_\d+/.*/kernel$"), ADAMW),
-    "pre-trained, full": (True, Adapter(), MUON),
+    "pre-trained, full": (True, Adapter(), FULL),
 }
 STEPS = {0.01: 100, 0.1: 250, 1.0: 600}  # 40, 11 and 2.6 epochs
 SEEDS = (0, 1, 2)

@@ -40,4 +40,6 @@ def test_fields_of_runs_are_there(local):  # noqa: F811
 
 def test_every_experiment_is_named():
     assert all(f"{file.stem}.py" in TEXT for file in FILES)
+    programs = [file.stem for file in sorted((ROOT / "experiments").glob("*.py")) if "\ndef main(" in file.read_text()]
+    assert len(programs) > 3 and all(f"python -m experiments.{name}" in TEXT for name in programs)
     assert all((ROOT / name).is_file() for name in re.findall(r"experiments/\w+\.py", TEXT))
