@@ -70,8 +70,8 @@ def renamed(objective: Classification, row: Row, labelled: bool = True) -> Class
 def example(objective: Classification, row: Row, labelled: bool = True) -> Example:
     """Return {"place", "text", "pair" where texts are pairs, "label"} of a record.
 
-    The label is a name, a list of names, or a number; None where it is not told: null, empty or -1 (unless that is
-    among objective.labels, or a number is wanted).
+    The label is a name, a list of names, or a number; None where it is not told: null, empty, -1 or -100, or a list of
+    these alone (unless they are among objective.labels, or a number is wanted).
 
     Without labels, columns that the record has not are guessed anew. Where objective.labels are names, data may have
     their ids instead.
@@ -94,12 +94,13 @@ def _label(objective: Classification, row: Row) -> str | list[str] | float | Non
     label = columns.value(row, column, "label")
     if objective.problem == "regression":
         return None if label in (None, "") else _number(label, row, column)
-    if label is None or (label in columns.UNTOLD and str(label) not in objective.labels):
-        return None
     if objective.problem == "multi_label":
-        return sorted({columns.by_id(each, objective.labels) for each in columns.strings(row, column, "label")})
+        several = columns.told(row, column, "label", objective.labels)
+        return None if several is None else sorted(set(several))
     if isinstance(label, list):
         raise UserError(f"{row.place}: column {column!r} holds a list: set objective.problem to multi_label")
+    if columns.untold(label, objective.labels):
+        return None
     if isinstance(label, float) and math.isfinite(label) and not label.is_integer():
         raise UserError(f"{row.place}: label {label} is a number: set objective.problem to regression, or mend it")
     return columns.by_id(columns.name_of(label, row, column, "label"), objective.labels)

@@ -14,8 +14,8 @@ from research.types import UserError
 
 Named = TypeVar("Named")  # an objective with columns
 
-UNTOLD = (None, -1, "-1", "")
-"""How published test splits hide their labels: GLUE has -1, others null or nothing."""
+UNTOLD = (None, -1, "-1", -100, "-100", "")
+"""How data hide labels: GLUE's test splits have -1, Hugging Face's losses pass over -100, others have null or nothing."""
 
 
 def named(row: Row) -> list[str]:
@@ -124,6 +124,32 @@ def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str
         kind = type_of(found) + ", not a list" + (" (CSV has none: give JSON lines or Parquet)" * isinstance(found, str))
         raise UserError(f"{row.place}: column {column!r} holds {kind}: set objective.{field}")
     return [name_of(each, row, column, field) for each in found]
+
+
+def untold(label: Any, labels: Sequence[str]) -> bool:
+    """Return whether a label, or each of a list, is one of UNTOLD, and none of `labels` that is spelled so."""
+    if isinstance(label, list):
+        return bool(label) and all(untold(each, labels) for each in label)
+    return label is None or (label in UNTOLD and str(label).removesuffix(".0") not in labels)
+
+
+def told(row: Row, column: str, field: str, labels: Sequence[str], spaced: bool = False) -> list[str] | None:
+    """Return the names of the labels, or ids of `labels`, in the list that `column` holds; None where it is untold.
+
+    Raises:
+        UserError: as `strings`; or some of them are told and others not.
+    """
+    found = value(row, column, field)
+    each = found.split() if spaced and isinstance(found, str) else found
+    if untold(each, labels):
+        return None
+    for one in each if isinstance(each, list) else ():
+        if untold(one, labels):
+            raise UserError(
+                f"{row.place}: {one!r} in column {column!r}, beside labels that are told: mend or remove the record, "
+                "or, where that is a label, name it in objective.labels"
+            )
+    return [by_id(name, tuple(labels)) for name in strings(row, column, field, spaced)]
 
 
 def name_of(label: Any, row: Row, column: str, field: str) -> str:

@@ -21,7 +21,7 @@ from research.objectives.classification import Classification
 from research.tasks import TASKS
 from research.types import Objective, Split, UserError
 
-FORMAT = 2  # of the folder; a new number makes every cached one unfound
+FORMAT = 3  # of the folder; a new number makes every cached one unfound
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 AT_ONCE = 2048  # records read or encoded at once: the tokenizer's threads have enough to do, and memory stays small
 

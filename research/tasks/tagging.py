@@ -47,7 +47,7 @@ def renamed(objective: Tagging, row: Row, labelled: bool = True) -> Tagging:
 
 
 def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:
-    """Return {"place", "words", "tags"} of a record; tags are None where they are null.
+    """Return {"place", "words", "tags"} of a record; tags are None where they are null, or hidden in every word.
 
     A text in a column of words or tags is split at white space, and ids of objective.labels stand for them. Without
     labels columns that the record has not are guessed anew, and it may have text instead of words: that is split at
@@ -55,8 +55,8 @@ def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:
     ends in it, in characters) are kept.
 
     Raises:
-        UserError: a column is missing or holds no list, there are more or fewer tags than words, or a tag's prefix is
-            none of objective.scheme.
+        UserError: a column is missing or holds no list, there are more or fewer tags than words, some of them are hidden,
+            or a tag's prefix is none of objective.scheme.
     """
     found: Example = {"place": row.place}
     objective = objective if labelled else renamed(objective, row, labelled)
@@ -67,11 +67,7 @@ def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:
         return found | {"text": text, "words": [word for word, _ in pieces], "offsets": [list(at) for _, at in pieces]}
     found["words"] = columns.strings(row, objective.words, "words", spaced=True)
     if labelled:
-        tags = columns.value(row, objective.tags, "tags")
-        if tags is not None:
-            tags = columns.strings(row, objective.tags, "tags", spaced=True)
-            tags = [columns.by_id(tag, objective.labels) for tag in tags]
-        found["tags"] = tags
+        tags = found["tags"] = columns.told(row, objective.tags, "tags", objective.labels, spaced=True)
         if tags is not None and len(tags) != len(found["words"]):
             raise UserError(
                 f"{row.place}: {len(found['words'])} words in column {objective.words!r}, but {len(tags)} tags in "

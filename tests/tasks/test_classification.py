@@ -57,7 +57,8 @@ def test_columns_that_are_named_stay_and_may_be_nested():
         (Classification(text="t", label="l"), {"t": "", "l": float("nan")}, "NaN"),
         (Classification("multi_label", "t", "", "l"), {"t": "", "l": "a"},
          "column 'l' holds a str, not a list (CSV has none: give JSON lines or Parquet)"),
-        (Classification("multi_label", "t", "", "l"), {"t": "", "l": [None]}, "None in column 'l' is not the name"),
+        (Classification("multi_label", "t", "", "l"), {"t": "", "l": [[]]}, "[] in column 'l' is not the name"),
+        (Classification("multi_label", "t", "", "l"), {"t": "", "l": ["a", -1]}, "-1 in column 'l', beside labels that"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": "good"}, "'good' in column 'l' is not a number"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": float("nan")}, "not a number"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": True}, "not a number"),
@@ -72,10 +73,17 @@ def test_what_cannot_be_is_refused_with_its_place(objective, fields, said):
 @pytest.mark.parametrize(
     ("label", "name"),
     [("pos", "pos"), (3, "3"), (3.0, "3"), (True, "true"), (0, "0")]
-    + [(untold, None) for untold in (None, -1, -1.0, "", "-1")],
+    + [(untold, None) for untold in (None, -1, -1.0, "", "-1", -100)],
 )
 def test_labels_have_names(label, name):
     assert room.example(Classification(text="t", label="l"), row(t="x", l=label))["label"] == name
+    several = Classification("multi_label", "t", "", "l")
+    assert room.example(several, row(t="x", l=[label, label]))["label"] == (None if name is None else [name])
+    assert room.example(several, row(t="x", l=[]))["label"] == []  # which is told: there is none
+    if label in (-1, -100):
+        for objective, given in ((Classification(text="t", label="l"), label), (several, [label])):
+            named = dataclasses.replace(objective, labels=("-1", "-100", "1"))
+            assert room.example(named, row(t="x", l=given))["label"] in (str(int(label)), [str(int(label))])
 
 
 def test_minus_one_is_a_label_where_it_is_named():

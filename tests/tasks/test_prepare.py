@@ -132,6 +132,22 @@ def test_a_test_split_without_labels_hinders_only_who_scores_it(tmp_path):
     assert "test.jsonl:1: no column 'label'" in refused(tmp_path / "d", splits=("test",))
 
 
+@pytest.mark.parametrize("hidden", [-1, -100, None])
+def test_lists_of_hidden_labels_give_no_label_of_that_name(tmp_path, hidden):
+    tagged = [{"tokens": ["the", "cat"], "tags": ["B-X", "O"]}] * 3
+    several = [{"text": "the cat", "label": ["a"]}, {"text": "a dog", "label": ["b"]}]
+    for name, objective, records, labels in (
+        ("t", Tagging(overlap=8), tagged, ("O", "B-X")),
+        ("s", Classification("multi_label"), several, ("a", "b")),
+    ):
+        column = "tags" if name == "t" else "label"
+        test = [each | {column: [hidden] * len(each[column])} for each in records]
+        found = made(tmp_path / name, objective, train=[*records, test[0]], validation=records, test=test)
+        assert found.objective.labels == labels and found.reports["train"][0]["unlabelled"] == 1
+        said = refused(tmp_path / name, objective, splits=("test",))
+        assert "test.jsonl:1: no record has a label, as where test labels are hidden: score another split" in said
+
+
 @pytest.mark.parametrize("lists", [[[0], [1]], [[0, 1], [1]], [[0, 1], [2, 0]], [[0, 1], []]])
 def test_lists_of_ids_are_not_taken_for_multi_hot(tmp_path, lists):
     records = [{"text": "the cat", "label": each} for each in lists]

@@ -124,7 +124,9 @@ def test_columns_and_their_mistakes():
         (["a"], ["L-X"], "rename its prefix"),
         ("a b", ["O"], "2 words in column 'tokens', but 1 tags"),
         (7, ["O"], "column 'tokens' holds a int, not a list: set objective.words"),
-        (["a"], [None], "None in column 'tags' is not the name"),
+        (["a", "b"], [None, "O"], "None in column 'tags', beside labels that are told: mend or remove the record"),
+        (["a", "b"], ["O", -100], "-100 in column 'tags', beside labels that are told"),
+        ("a b", "O -1", "'-1' in column 'tags', beside labels that are told"),
     ):
         with pytest.raises(UserError) as caught:
             room.example(objective, row(words, tags))
@@ -132,7 +134,9 @@ def test_columns_and_their_mistakes():
     for tags in (["NN"], ["-LRB-"], ["NP-SBJ"], [7]):
         room.example(objective, row(["a"], tags))
     room.example(Tagging("tokens", "tags", scheme="iobes"), row(["a"], ["S-X"]))
-    assert room.example(objective, row(["a"], None))["tags"] is None
+    for words, tags in ((["a"], None), ("a b", "-1 -1"), *((["a"] * 2, [one] * 2) for one in (-1, -100, "-100", None, ""))):
+        assert room.example(objective, row(words, tags))["tags"] is None
+    assert room.example(Tagging("tokens", "tags", ("-1", "1")), row(["a", "b"], [-1, 1]))["tags"] == ["-1", "1"]
     csv = room.example(objective, row(" the  cat", "O B-X"))  # which has no lists
     assert (csv["words"], csv["tags"]) == (["the", "cat"], ["O", "B-X"])
     by_id = Tagging("tokens", "tags", ("O", "B-X"))
