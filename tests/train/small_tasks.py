@@ -15,9 +15,14 @@ from research.objectives.completion import Completion
 from research.objectives.seq2seq import Seq2Seq
 from research.objectives.tagging import Tagging
 
-PRESETS = {"classification": "bert-nano", "tagging": "bert-nano", "seq2seq": "t5-nano", "completion": "gpt2-nano"}
+PRESETS = {"tagging": "bert-nano", "seq2seq": "t5-nano", "completion": "gpt2-nano"}
+PRESETS |= dict.fromkeys(["classification", "multi_label", "regression", "pairs"], "bert-nano")
+KINDS = {"bert-nano": "wordpiece", "t5-nano": "unigram", "gpt2-nano": "bpe"}  # of tokenizers
 OBJECTIVES = {
     "classification": Classification(),
+    "multi_label": Classification("multi_label", label="several"),
+    "regression": Classification("regression", label="number"),
+    "pairs": Classification(text="text", pair="target", label="label"),
     "tagging": Tagging(overlap=8),
     "seq2seq": Seq2Seq(prompt="turn: {source}", target_length=24),
     "completion": Completion(prompt="{source} =>", target_length=16),
@@ -27,7 +32,7 @@ WORDS = ("a", "the", "red", "blue", "cat", "dog", "runs", "sits", "far", "home")
 
 
 def record(draw: random.Random) -> dict:
-    """Return a record that every task can read: its label is whether it is about a cat."""
+    """Return a record that every task can read: its label is whether it is about a cat, its number how long it is."""
     words, tags = [], []
     for _ in range(draw.randint(2, 6)):
         kind = draw.random()
@@ -37,7 +42,8 @@ def record(draw: random.Random) -> dict:
         tags += [f"{'I' if i else 'B'}-{mark}" if mark else "O" for i in range(len(some))]
     text = " ".join(words)
     label = "cat" if "cat" in words else "none"
-    return {"text": text, "label": label, "tokens": words, "tags": tags, "target": " ".join(reversed(words))}
+    others = {"several": [word for word in ("cat", "dog", "red") if word in words], "number": len(words) / 4}
+    return {"text": text, "label": label, "tokens": words, "tags": tags, "target": " ".join(reversed(words))} | others
 
 
 def data(folder: pathlib.Path, count: int = 160) -> pathlib.Path:
@@ -53,7 +59,7 @@ def run(name: str, folder: pathlib.Path, **fields) -> Run:
     """Return a run of the task `name` with dropout on: 8 steps of 4 rows of 32 tokens."""
     arch = dataclasses.replace(preset(PRESETS[name]), width=32, mlp_width=64, layers=1, max_length=64)
     arch = dataclasses.replace(arch, dropout=0.1, attention_dropout=0.1)
-    kind = "unigram" if name == "seq2seq" else "wordpiece" if name in ("classification", "tagging") else "bpe"
+    kind = KINDS[PRESETS[name]]
     objective = OBJECTIVES[name]
     if name in ("seq2seq", "completion"):
         objective = dataclasses.replace(objective, source="text", target="target")
