@@ -7,7 +7,8 @@ import gzip
 import json
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from research.data.features import named
@@ -17,8 +18,10 @@ SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parqu
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Fields = dict[str, Any]
+Line = tuple[int, str, UserError | None]
+"""A line's number from 1, the line with its newline, and what is wrong with it."""
 Read = tuple[int, Fields | UserError]
-"""A record's line (or row) from 1, and the record: or what is wrong with it, not raised, so that a reader may go on."""
+"""The line (or row) from 1 that a record begins in, and the record: or what is wrong with it, not raised, so that a reader may go on."""
 
 
 def suffix(path: pathlib.Path) -> str:
@@ -67,8 +70,7 @@ def place(path: pathlib.Path) -> str:
     return f"{path}: row " if suffix(path) == ".parquet" else f"{path}:"
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[int, str, UserError | None]]:
-    """Yield (line number from 1, line with its newline, what is wrong with it)."""
+def _lines(path: pathlib.Path) -> Iterator[Line]:
     number = 0
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb") as file:
@@ -119,29 +121,44 @@ ENDED: Any = object()
 
 def _csv(path: pathlib.Path) -> Iterator[Read]:
     csv.field_size_limit(2**31 - 1)  # 131,072 characters by default, which a document may well have
-    met: list[UserError] = []  # in the lines of the record that is being read
+    source, held, again = _lines(path), deque[Line](), deque[Line]()  # held: of the record that is being read
 
     def lines() -> Iterator[str]:
-        for _, line, wrong in _lines(path):
-            met.extend([wrong] if wrong else [])
-            yield line
+        while line := again.popleft() if again else next(source, None):
+            held.append(line)
+            yield line[1]
 
-    reader = csv.DictReader(lines(), restval=ENDED)
+    def reader(header: Sequence[str] | None = None) -> csv.DictReader:
+        return csv.DictReader(lines(), header, restval=ENDED, strict=True)
+
+    rows = reader()
     try:
-        reader.fieldnames  # noqa: B018, reads the header
+        header = rows.fieldnames
     except csv.Error as error:
         raise UserError(f"{path}:1: not CSV ({error}): mend the header") from None
-    if met:
-        raise met[0]
+    for _, _, wrong in held:
+        if wrong:
+            raise wrong
     while True:
+        held.clear()
+        broken: csv.Error | None = None
         try:
-            record: Fields | UserError | None = next(reader, None)
+            record: Fields | None = next(rows, None)
         except csv.Error as error:
-            record = UserError(f"{path}:{reader.line_num}: not CSV ({error}): mend or remove the line")
+            record, broken = {}, error
+        while held and not held[0][1].strip("\r\n"):  # between records
+            held.popleft()
         if record is None:
             return
-        yield reader.line_num, met[0] if met else record
-        met.clear()
+        number, _, wrong = held[0]
+        if broken:
+            # A quote that is not closed has taken in lines up to the next one, or all, which memory then holds: only the
+            # first of them is lost.
+            again.extendleft(list(held)[:0:-1])
+            rows = reader(header)
+            yield number, wrong or UserError(f"{path}:{number}: not CSV ({broken}): mend its quotes or remove the line")
+        else:
+            yield number, next((each for _, _, each in held if each), record)
 
 
 def _whole(record: Fields | UserError, where: str) -> Fields | UserError:

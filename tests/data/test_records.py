@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -59,7 +60,10 @@ def test_a_line_of_text_is_a_record(tmp_path):
         ("a.jsonl", b'{"text": 1}\n{"text"\n[1]\n\n{"text": "\xff"}\n{"text": 2}\n',
          {2: "not a JSON object (", 3: "not a JSON object but a list", 5: "not UTF-8 (byte 0xff)"}),
         ("a.csv", b'text,label\na,b\nshort\nx,y,z\n\xff,b\n"two\nli\xff",b\nlast,b\n',
-         {3: "the line ends before column 'label'", 4: "1 more than the 2 fields", 5: "not UTF-8", 7: "not UTF-8"}),
+         {3: "the line ends before column 'label'", 4: "1 more than the 2 fields", 5: "not UTF-8", 6: "not UTF-8"}),
+        ("a.csv", b'text,label\n\n"a\nb",c\n"open,1\n\nx,"2"\n"a" b,3\ny,4\n"open\nshort\nlast,5\n',
+         {5: "not CSV (',' expected after '\"'): mend its quotes", 8: "not CSV", 10: "not CSV (unexpected end of data)",
+          11: "the line ends before"}),
         ("a.txt", b"good\n\xff\ngood\n", {2: "not UTF-8"}),
     ],
 )  # fmt: skip
@@ -72,8 +76,26 @@ def test_a_broken_line_is_said_and_passed(tmp_path, name, content, said):
     for number, message in said.items():
         assert message in wrong[number] and "\n" not in wrong[number]
     assert not rows[0].error and not rows[-1].error
-    with pytest.raises(UserError, match=said[min(said)].replace("(", r"\(")):
+    with pytest.raises(UserError, match=re.escape(said[min(said)])):
         found(path)
+
+
+def test_a_quote_that_is_not_closed_takes_no_other_record_with_it(tmp_path):
+    path = tmp_path / "a.csv"
+    rows = [f"row {i}" for i in range(5)]
+    for broken in ('"hello', '"hello" dear', 'hello "dear', '"""hello'):
+        for at in range(6):
+            path.write_text("\n".join(["text", *rows[:at], broken, *rows[at:]]) + "\n")
+            found = list(rows_of_file(path))
+            assert [row.number for row in found] == list(range(2, 8))
+            assert [row.fields["text"] for i, row in enumerate(found) if i != at] == rows
+            assert bool(found[at].error) == (broken != 'hello "dear')  # which is what it says
+            assert not found[at].error or found[at].error.startswith(f"{path}:{at + 2}: not CSV (")
+    path.write_text('text\n"a\n\nb"\n\r\nc\n')
+    assert [(row.number, row.fields["text"]) for row in rows_of_file(path)] == [(2, "a\n\nb"), (6, "c")]
+    path.write_text('"text\na\n')
+    with pytest.raises(UserError, match="a.csv:1: not CSV .*: mend the header"):
+        list(rows_of_file(path))
 
 
 def test_records_stream_and_unknown_files_are_refused(tmp_path):
