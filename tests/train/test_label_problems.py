@@ -27,7 +27,7 @@ def records(folder):
 
 
 def trained(name, folder, path):
-    """Train a run; return its evaluations, what the test split says of it, and what it tells of that split's records."""
+    """Train a run; return what the test split says of it, twice, and what it tells of that split's records."""
     assert train(small_tasks.run(name, folder, **FIELDS), path) == "done"
     rows = logs.read(path)
     assert not any("accuracy" in row for row in rows if row["kind"] == "train") or name == "pairs"
@@ -44,7 +44,8 @@ def test_several_labels(folder, tmp_path):
     assert made.loaded.run.objective.labels == ("cat", "dog", "red") and made.loaded.run.arch.labels == 3
     gold = [set(each["several"]) for each in records(folder)]
     predicted = [answer["predicted"] for answer in told]
-    assert made.scores["subset_accuracy"] == pytest.approx(np.mean([a == set(b) for a, b in zip(gold, predicted, strict=True)]))
+    right = [a == set(b) for a, b in zip(gold, predicted, strict=True)]
+    assert made.scores["subset_accuracy"] == pytest.approx(np.mean(right))
     probabilities = np.array([list(answer["probabilities"].values()) for answer in told])
     hot = np.array([[name in each for name in ("cat", "dog", "red")] for each in gold])
     loss = -np.mean(np.where(hot, np.log(probabilities), np.log1p(-probabilities)))
@@ -75,7 +76,8 @@ def test_pairs_of_texts(folder, tmp_path):
     assert (loaded.run.objective.text, loaded.run.objective.pair) == ("text", "target")
     assert set(np.unique(made.prepared.table("test").arrays["types"])) == {0, 1}
     gold = [each["label"] for each in records(folder)]
-    assert made.scores["accuracy"] == pytest.approx(np.mean([a == b["predicted"] for a, b in zip(gold, told, strict=True)]))
+    right = [a == b["predicted"] for a, b in zip(gold, told, strict=True)]
+    assert made.scores["accuracy"] == pytest.approx(np.mean(right))
     assert found.probabilities.shape == (40, 2) and {"text", "pair", "label", "predicted"} <= set(found.told[0])
     predictor = open_predictor(str(tmp_path / "run"))
     row = Row("f:1", 1, {"text": "a red dog", "target": "a cat"})
@@ -86,10 +88,11 @@ def test_pairs_of_texts(folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "problem"), [("multi_label", "multi_label_classification"), ("regression", "regression")])
-def test_an_exported_folder_answers_the_same(name, problem, folder, tmp_path):
+@pytest.mark.parametrize("name", ["multi_label", "regression"])
+def test_an_exported_folder_answers_the_same(name, folder, tmp_path):
     _, _, told = trained(name, folder, tmp_path / "run")
     export(tmp_path / "run", load_run(tmp_path / "run"), tmp_path / "exported")
-    assert json.loads((tmp_path / "exported" / "config.json").read_text())["problem_type"] == problem
+    problem = json.loads((tmp_path / "exported" / "config.json").read_text())["problem_type"]
+    assert problem == {"multi_label": "multi_label_classification"}.get(name, name)
     again = predict(open_predictor(str(tmp_path / "exported"), batch_size=3), rows_of_file(folder / "test.jsonl"))
     assert list(again) == told
