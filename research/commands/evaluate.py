@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from research.commands import overrides
@@ -23,6 +25,9 @@ EXAMPLES = """examples:
   python -m research evaluate runs/x --source other.jsonl --source.column body
   python -m research evaluate runs/sst2 --split test --out scores
   python -m research evaluate runs/multi30k --split test --generate --decoding.method beam --decoding.beams 5
+
+--out writes scores.json, predictions.jsonl (every example with what is predicted), errors.jsonl (the worst of them)
+and, where there is one label of several, confusion and reliability as .png and .pdf.
 
 Every field of a data source may follow as --source.FIELD VALUE; its text is cleaned and packed as the run's own. Runs that
 learned to write are scored on what they write with --generate, whose settings follow as --decoding.FIELD VALUE."""
@@ -87,7 +92,7 @@ def main(arguments: list[str]) -> int:
     if options.out:
         check_free(options.out)
         check_writable(options.out.absolute().parent)
-    found = evaluated(options.run, options.checkpoint, split, source)
+    found = evaluated(options.run, options.checkpoint, split, source, partial(tell, "all" if whole else split))
     scores = {**found.scores, "split": "all"} if whole and source.share == 1 and not source.limit else dict(found.scores)
     if options.out or options.generate:
         from research.train.judged import judged
@@ -126,6 +131,13 @@ def check_task(run: pathlib.Path, generate: bool) -> None:
         raise UserError(f"--generate: {run} tells labels apart and makes no text: leave it out")
     if not generate and held.arch.head == "vocabulary":
         raise UserError(f"--out: {run} makes texts, so what it predicts has to be made: give --generate too")
+
+
+def tell(split: str, report: dict[str, Any]) -> None:
+    """Print, apart from the scores, what there is to know of the records that are scored."""
+    from research.tasks.summary import lines
+
+    print(*lines(split, report), sep="\n", file=sys.stderr)
 
 
 def _prefixed(prefix: str, arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -31,7 +31,7 @@ from research.tasks import TASKS
 from research.tasks.coder import Coder
 from research.tasks.items import Items
 from research.tasks.rows import Rows, Table, read
-from research.tasks.survey import AT_ONCE, surveyed
+from research.tasks.survey import AT_ONCE, Survey, surveyed
 from research.types import Objective, Split, Structure, UserError, Vocabulary
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Prepared:
     fingerprint: str  # of all the tables, and of the tokenizer
     parts: dict[Split, str]  # fingerprints of the table of each split
     tokenizer_fingerprint: str
+    survey: Survey  # of all splits, those without a table too
 
     def table(self, split: Split) -> Table:
         """Return the rows and examples of a split."""
@@ -108,8 +109,9 @@ def prepare(
     source, progress = data.sources[0], progress or (lambda what, done: None)
     for split in splits:
         fingerprint(source, split)  # a split that is not there is refused before anything is built
-    objective, survey = surveyed(objective, source, tuple(splits), progress, scored)
-    trained = survey["train"] if scored is None else {}  # of other data it is not known here
+    survey = surveyed(objective, source, tuple(splits), progress, scored)
+    objective = survey.objective
+    trained = survey.counts["train"] if scored is None else {}  # of other data it is not known here
     backend = load(data.tokenizer.path) if data.tokenizer.path else _trained(objective, data, progress)
     known, tokens = vocabulary(backend), tokenizer_fingerprint(backend)
     objective.check(data.length, known)
@@ -139,6 +141,7 @@ def prepare(
         fingerprint=digest(tokens, names),
         parts=names,
         tokenizer_fingerprint=tokens,
+        survey=survey,
     )
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from research.tasks.survey import Survey
+from research.types import Split
+
 MOST = 12  # labels named
+OF_LABELS = {"empty": "have no text", "unlabelled": "have no label", "cut": "are longer than a row: cut"}
+OF_TAGS = {"empty": "have no words", "unlabelled": "have no tags", "cut": "words are longer than a row: cut"}
+OF_TEXTS = {"unlabelled": "have no target", "cut": "have a source longer than its part: cut"}
+OF_TEXTS |= {"empty": "have nothing to read, or nothing to write"}
 
 
 def lines(split: str, report: dict[str, Any]) -> list[str]:
@@ -13,24 +21,40 @@ def lines(split: str, report: dict[str, Any]) -> list[str]:
     shares = " and ".join(f"{share:.1%}" for share in real)
     rows = f"{report['rows']:,} rows of {report['per_row']:.1f}, {shares} real tokens"
     said = [f"{split}: {report['examples']:,} examples in {rows}"]
-    kept = "left out" if split == "train" else "kept"
+    tags, texts = "begun_inside" in report, "cut_targets" in report  # which tagging, or a task that writes, alone counts
+    words = OF_TAGS if tags else OF_TEXTS if texts else OF_LABELS
+    out = report["read"] - report["examples"] - report["unlabelled"]  # all that are empty, or none
     oddities = {
-        "empty": f"have no text ({kept})",
-        "unlabelled": "have no label (left out)",
-        "cut": "are longer than a row: cut",
+        "empty": f"{words['empty']} ({'left out' if out else 'kept'})",
+        "unlabelled": f"{words['unlabelled']} (left out)",
+        "cut": words["cut"],
         "cut_targets": "have a target longer than its part: cut",
         "split": "are longer than a row: read in windows that overlap",
         "begun_inside": "entities begin with an I- tag: read as B-",
     }
-    said += [f"{split}: {report[name]:,} {words}" for name, words in oddities.items() if report.get(name)]
+    said += [f"{split}: {report[name]:,} {what}" for name, what in oddities.items() if report.get(name)]
     labels = sorted(report.get("labels", {}).items(), key=lambda pair: -pair[1])
     if labels:
         more = f" and {len(labels) - MOST} more" if len(labels) > MOST else ""
         said.append(f"{split}: " + ", ".join(f"{name} {count:,}" for name, count in labels[:MOST]) + more)
-    tags = "begun_inside" in report  # which tagging alone counts
     if tags and split == "train" and labels and all(name.isdecimal() for name, _ in labels):
         said.append(f"{split}: all tags are numbers, so no entities are marked: name them with objective.labels")
-    if report.get("unseen"):
-        names = ", ".join(f"{name} ({count:,})" for name, count in report["unseen"].items())
-        said.append(f"{split}: never met in training, so never told right but by chance: {names}")
+    return said + _unseen(split, report.get("unseen", {}))
+
+
+def unread(survey: Survey, read: Collection[Split]) -> list[str]:
+    """Return what is odd about the labels of the splits that are not `read` now, such as that of a test."""
+    said, trained = [], survey.counts["train"]
+    for split in (split for split in survey.counts if split not in read):
+        untold, counts = survey.untold.get(split, 0), survey.counts[split]
+        if untold and counts:
+            said.append(f"{split}: {untold:,} have no label: mend or remove them before it is scored")
+        elif untold:
+            said.append(f"{split}: none of {untold:,} has a label, as where test labels are hidden: it cannot be scored")
+        said += _unseen(split, {name: count for name, count in counts.items() if name not in trained})
     return said
+
+
+def _unseen(split: str, counts: dict[str, int]) -> list[str]:
+    names = ", ".join(f"{name} ({count:,})" for name, count in counts.items())
+    return [f"{split}: never met in training, so never told right but by chance: {names}"] if counts else []

@@ -21,12 +21,20 @@ from research.objectives.classification import Classification
 from research.tasks import TASKS
 from research.types import Objective, Split, UserError
 
-FORMAT = 3  # of the folder; a new number makes every cached one unfound
+FORMAT = 4  # of the folder; a new number makes every cached one unfound
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 AT_ONCE = 2048  # records read or encoded at once: the tokenizer's threads have enough to do, and memory stays small
 
 Tally = dict[str, int]
 """How many records have each label."""
+
+
+class Survey(NamedTuple):
+    """What the records of a source have, split by split."""
+
+    objective: Objective  # its columns and labels filled in
+    counts: dict[Split, Tally]  # of every split, empty where there is none or its labels cannot be read
+    untold: dict[Split, int]  # records without a label, of the splits whose labels were read
 
 
 class _Labels(NamedTuple):
@@ -43,8 +51,8 @@ def surveyed(
     splits: tuple[Split, ...],
     progress: Progress,
     scored: tuple[Split, ...] | None = None,
-) -> tuple[Objective, dict[str, Tally]]:
-    """Return the objective with its columns and labels filled in, and how often each label is in each split.
+) -> Survey:
+    """Return the objective with its columns and labels filled in, and which labels there are in each split.
 
     All splits are read, so that labels are the same whichever are asked for; those that nobody asks for may be broken.
 
@@ -78,14 +86,14 @@ def surveyed(
                 named = dataclasses.replace(named, labels=names)
             _check_labels(named, labels.get("train") if scored is None else None, source)
         counts = {split: labels[split].names if split in labels else {} for split in SPLITS}
-        (folder / "found.json").write_text(
-            json.dumps({"objective": asdict(named), "counts": counts}, ensure_ascii=True) + "\n", encoding="utf-8"
-        )
+        untold = {split: each.untold for split, each in labels.items()}
+        values = {"objective": asdict(named), "counts": counts, "untold": untold}
+        (folder / "found.json").write_text(json.dumps(values, ensure_ascii=True) + "\n", encoding="utf-8")
 
     name = digest(FORMAT, type(objective).__name__, asdict(objective), found, sorted(splits), scored)
     result = json.loads((cached("columns", name, build) / "found.json").read_text(encoding="utf-8"))
     filled = {key: tuple(value) if isinstance(value, list) else value for key, value in result["objective"].items()}
-    return type(objective)(**filled), result["counts"]
+    return Survey(type(objective)(**filled), result["counts"], result["untold"])
 
 
 def _named(

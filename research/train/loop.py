@@ -53,6 +53,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
     if is_task(run):
         for split, (report,) in session.prepared.reports.items():
             print(*summary.lines(split, report), sep="\n")
+        for line in summary.unread(session.prepared.survey, session.prepared.tables):
+            print(line)
     fingerprint = session.prepared.fingerprint
     if old_fingerprint not in (None, fingerprint) and not allow_changes:
         raise UserError(

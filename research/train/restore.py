@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -206,10 +207,19 @@ def evaluate_run(folder: pathlib.Path, checkpoint: str, split: Split, source: So
     return evaluated(folder, checkpoint, split, source).scores
 
 
-def evaluated(folder: pathlib.Path, checkpoint: str, split: Split, source: Source | None = None) -> Evaluated:
+def evaluated(
+    folder: pathlib.Path,
+    checkpoint: str,
+    split: Split,
+    source: Source | None = None,
+    before: Callable[[dict[str, Any]], None] | None = None,
+) -> Evaluated:
     """Return how good a run's checkpoint is on a whole split of its own data, or of `source`, with fixed masks.
 
     The unigram baseline is that of the run's own training rows, also on other text.
+
+    Args:
+        before: Given the report of a task's records before they are scored.
 
     Raises:
         UserError: No such run, checkpoint, split or text.
@@ -220,6 +230,8 @@ def evaluated(folder: pathlib.Path, checkpoint: str, split: Split, source: Sourc
     recorded = logs.read_run(folder)["fingerprints"].get(split, prepared.parts[split])
     if source is None and recorded != prepared.parts[split]:
         print(f"warning: the {split} text is not what it was when {folder} was trained", file=sys.stderr)
+    if before and is_task(run):
+        before(*prepared.reports[split])
     rows = rows_of(run, prepared, split, evaluating=True)
     unigram = np.load(folder / UNIGRAM) if (folder / UNIGRAM).exists() else None
     gathered = judge.gathering(run.objective, rows.table) if run.arch.head != "vocabulary" else None

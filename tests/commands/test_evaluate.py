@@ -27,7 +27,7 @@ def calls(monkeypatch):
     """Put a recorder in the evaluator's place."""
     seen = []
 
-    def evaluated(folder, checkpoint, split, source):
+    def evaluated(folder, checkpoint, split, source, before):
         seen.append((folder, checkpoint, split, source))
         return types.SimpleNamespace(scores=dict(SCORES))
 

@@ -132,6 +132,29 @@ def test_a_test_split_without_labels_hinders_only_who_scores_it(tmp_path):
     assert "test.jsonl:1: no column 'label'" in refused(tmp_path / "d", splits=("test",))
 
 
+def test_what_is_odd_about_a_split_is_said_in_the_words_of_its_task(tmp_path):
+    text, words, pair = {"text": " ", "label": "a"}, {"tokens": [], "tags": []}, {"source": "the cat", "target": ""}
+    tagged, told = {"tokens": ["the"], "tags": ["O"]}, {"source": "the cat", "target": "a dog"}
+    untold = ({"text": "x", "label": None}, {"tokens": ["x"], "tags": [-1]}, {"source": "x", "target": None})
+    long = ({"text": "cat " * 50, "label": "b"}, tagged, {"source": "cat " * 50, "target": "a"})
+    for name, objective, good, empty, none, cut, structure, said, kept in (
+        ("c", None, TRAIN, text, untold[0], long[0], "encoder",
+         ["1 have no text", "1 have no label", "1 are longer than a row: cut"], "kept"),
+        ("t", Tagging(overlap=8), [tagged] * 9, words, untold[1], long[1], "encoder",
+         ["1 have no words", "1 have no tags", "1 words are longer than a row: cut"], "left out"),
+        ("s", Seq2Seq(target_length=8), [told] * 9, pair, untold[2], long[2], "encoder-decoder",
+         ["1 have nothing to read, or nothing to write", "1 have no target", "1 have a source longer than its part: cut"],
+         "kept"),
+    ):  # fmt: skip
+        splits = {"train": [*good, empty, none, cut], "validation": [*good, empty]}
+        found = made(tmp_path / name, objective, structure=structure, **splits)
+        (report,) = found.reports["train"]
+        assert report["cut"] == (name != "t")  # how a word is cut depends on the tokenizer
+        oddities = lines("train", report | {"cut": 1})[1:4]
+        assert oddities == [f"train: {said[0]} (left out)", f"train: {said[1]} (left out)", f"train: {said[2]}"]
+        assert lines("validation", *found.reports["validation"])[1] == f"validation: {said[0]} ({kept})"
+
+
 @pytest.mark.parametrize("hidden", [-1, -100, None])
 def test_lists_of_hidden_labels_give_no_label_of_that_name(tmp_path, hidden):
     tagged = [{"tokens": ["the", "cat"], "tags": ["B-X", "O"]}] * 3
