@@ -32,7 +32,8 @@ class Init:
 
     path: str = ""
     """A run's folder, a folder in Hugging Face's layout, or a hub id: the shape of the model (of `arch`, all but the
-    dropout rates) and, unless data.tokenizer.path names another, the tokenizer come from there. Empty: fresh ones."""
+    dropout rates) and, unless data.tokenizer.path names another, the tokenizer come from there. Of a run it is the best
+    checkpoint, by its evaluations, or the latest where there were none. Empty: fresh ones."""
     positions: Literal["keep", "resize"] = "keep"
     """Learned positions as they are there, longer rows being refused; or cut to arch.max_length, or continued to it by
     repeating them."""
@@ -90,7 +91,8 @@ class Adapter:
     """lora: parameters whose path matches this regular expression are trained besides, themselves: a new head."""
     unfreeze_every: int = 0
     """Steps after which the next lower layer is trained too, the head alone at first (gradual unfreezing; Howard and
-    Ruder, 2018, section 3.3); 0: all from the first step."""
+    Ruder, 2018, section 3.3); 0: all from the first step. Layers whose turn has not come stay bitwise as they are, but
+    have optimizer state."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def parameters(run: Run, shardings: Any) -> tuple[dict[str, jax.Array], list[str
     if _is_run(run.init.path):
         from research.train.restore import load_run  # which opens sessions, which begin here
 
-        params = load_run(pathlib.Path(run.init.path), "latest").params
+        params = load_run(pathlib.Path(run.init.path), "best").params
         wanted = flatten(parameter_shapes(held))
         kept = {path: leaf for path, leaf in flatten(params).items() if path in wanted and not path.startswith(others)}
         params, fresh = unflatten(kept), sorted(wanted.keys() - kept)

@@ -19,6 +19,7 @@ from research.models.arch import base
 from research.models.paths import flatten
 from research.models.transformer import parameter_shapes
 from research.report import logs
+from research.train import checkpoint
 from research.train.loop import train
 from research.train.origin import like, parameters, resolve
 from research.train.restore import load_run, open_model
@@ -70,6 +71,20 @@ def test_a_run_goes_on_from_the_parameters_of_another(first, tmp_path):
     resolved = logs.read_run(tmp_path / "second")["resolved"]
     assert resolved["arch"]["width"] == first[0].arch.width and resolved["arch"]["dropout"] == 0.0
     assert resolved["data"]["tokenizer"]["path"] == str(first[1] / "tokenizer")
+
+
+def test_a_run_starts_from_the_best_of_another_as_commands_do(first, tmp_path):
+    run = dataclasses.replace(first[0], name="evaluated", save_every=1)
+    assert train(run, tmp_path / "run") == "done"
+    held_at = {step: flatten(load_run(tmp_path / "run", str(step)).params) for step in (1, 2)}
+    for costs, expected in (((1.0, 2.0), 1), ((2.0, 1.0), 2), ((None, None), 2)):
+        for step, cost in zip((1, 2), costs, strict=True):
+            at = tmp_path / "run" / "checkpoints" / str(step)
+            checkpoint._write_manifest(at, {**checkpoint._read_manifest(at), "cost": cost})
+        given, _ = held(resolve(starting(first, tmp_path / "run")))
+        for path, leaf in given.items():
+            np.testing.assert_array_equal(leaf, held_at[expected][path], err_msg=path)
+        assert any((held_at[1][path] != held_at[2][path]).any() for path in given)
 
 
 def test_a_resumed_run_does_not_need_the_parameters_it_started_from(first, tmp_path):
