@@ -118,7 +118,7 @@ def check_task(run: pathlib.Path, generate: bool) -> None:
     """Refuse, before anything is computed, a run that has no predictions to write or makes no text.
 
     Raises:
-        UserError: The run was pre-trained; or `generate` is asked for, or not asked for, against what its task is.
+        UserError: The run is of running text; or `generate` is asked for, or not asked for, against what its task is.
     """
     from research.config import from_json, is_task
     from research.report.logs import read_run
@@ -126,7 +126,9 @@ def check_task(run: pathlib.Path, generate: bool) -> None:
     held = from_json(read_run(run)["resolved"])
     if not is_task(held):
         name = type(held.objective).__name__
-        raise UserError(f"--out and --generate are for runs of a task: {run} was pre-trained ({name}), leave them out")
+        raise UserError(
+            f"--out and --generate are for runs of a task: {run} was trained on running text ({name}), leave them out"
+        )
     if generate and held.arch.head != "vocabulary":
         raise UserError(f"--generate: {run} tells labels apart and makes no text: leave it out")
     if not generate and held.arch.head == "vocabulary":

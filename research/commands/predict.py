@@ -24,6 +24,14 @@ FILE          .jsonl, .csv, .parquet (gzipped or not) with the columns that the 
 --checkpoint  of a run: best (if not given), latest, a step, or average:N
 --batch-size  rows, or texts being made, at the same time (16)
 
+A line of PREDICTIONS has the "line" of the record (or row, from 1) and, as the model was trained for,
+
+classification  predicted: a label, a list of labels, or a number; probabilities: of each label
+tagging         words; tags; entities, where tags mark any: type, text, start and end in characters, first and last word
+texts           predicted; score, in nats; cut: true, where the source had to be; texts, the best first, where several
+                are asked for
+or              error: what is wrong with the record
+
 Stopped, the same command goes on where it stopped: until it is done, PREDICTIONS.jsonl.partial holds what there is. A
 record that cannot be read is told with its line, and the others go on; the exit status is then 1. Where the model makes
 texts, the fields of decoding:

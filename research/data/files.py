@@ -21,7 +21,8 @@ Fields = dict[str, Any]
 Line = tuple[int, str, UserError | None]
 """A line's number from 1, the line with its newline, and what is wrong with it."""
 Read = tuple[int, Fields | UserError]
-"""The line (or row) from 1 that a record begins in, and the record: or what is wrong with it, not raised, so that a reader may go on."""
+"""The line (or row) from 1 that a record begins in, and the record: or what is wrong with it, not raised, so that a
+reader may go on."""
 
 
 def suffix(path: pathlib.Path) -> str:
@@ -152,8 +153,8 @@ def _csv(path: pathlib.Path) -> Iterator[Read]:
             return
         number, _, wrong = held[0]
         if broken:
-            # A quote that is not closed has taken in lines up to the next one, or all, which memory then holds: only the
-            # first of them is lost.
+            # A quote that is not closed has taken in lines up to the next one, or all, which memory then holds: only
+            # the first of them is lost.
             again.extendleft(list(held)[:0:-1])
             rows = reader(header)
             yield number, wrong or UserError(f"{path}:{number}: not CSV ({broken}): mend its quotes or remove the line")

@@ -15,7 +15,7 @@ from research.types import UserError
 Named = TypeVar("Named")  # an objective with columns
 
 UNTOLD = (None, -1, "-1", -100, "-100", "")
-"""How data hide labels: GLUE's test splits have -1, Hugging Face's losses pass over -100, others have null or nothing."""
+"""How data hide labels: GLUE's test splits by -1, Hugging Face's losses pass over -100, others have null or nothing."""
 
 
 def named(row: Row) -> list[str]:

@@ -21,7 +21,7 @@ def lines(split: str, report: dict[str, Any]) -> list[str]:
     shares = " and ".join(f"{share:.1%}" for share in real)
     rows = f"{report['rows']:,} rows of {report['per_row']:.1f}, {shares} real tokens"
     said = [f"{split}: {report['examples']:,} examples in {rows}"]
-    tags, texts = "begun_inside" in report, "cut_targets" in report  # which tagging, or a task that writes, alone counts
+    tags, texts = "begun_inside" in report, "cut_targets" in report  # which other tasks do not count
     words = OF_TAGS if tags else OF_TEXTS if texts else OF_LABELS
     out = report["read"] - report["examples"] - report["unlabelled"]  # all that are empty, or none
     oddities = {
@@ -50,7 +50,8 @@ def unread(survey: Survey, read: Collection[Split]) -> list[str]:
         if untold and counts:
             said.append(f"{split}: {untold:,} have no label: mend or remove them before it is scored")
         elif untold:
-            said.append(f"{split}: none of {untold:,} has a label, as where test labels are hidden: it cannot be scored")
+            hidden = "as where test labels are hidden: it cannot be scored"
+            said.append(f"{split}: none of {untold:,} has a label, {hidden}")
         said += _unseen(split, {name: count for name, count in counts.items() if name not in trained})
     return said
 

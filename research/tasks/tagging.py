@@ -55,8 +55,8 @@ def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:
     ends in it, in characters) are kept.
 
     Raises:
-        UserError: a column is missing or holds no list, there are more or fewer tags than words, some of them are hidden,
-            or a tag's prefix is none of objective.scheme.
+        UserError: a column is missing or holds no list, there are more or fewer tags than words, some tags are hidden, or
+            a tag's prefix is none of objective.scheme.
     """
     found: Example = {"place": row.place}
     objective = objective if labelled else renamed(objective, row, labelled)

@@ -63,7 +63,7 @@ def open_predictor(path: str, checkpoint: str | None = None, batch_size: int = 1
     Of a run it is the best `checkpoint`, unless another is named.
 
     Raises:
-        UserError: There is no model, or none for a task: a pre-trained one is to be fine-tuned first.
+        UserError: There is no model, or none for a task: one of running text is to be fine-tuned first.
     """
     opened = read_model(path, checkpoint)
     reader, objective = opened.reader, opened.reader.objective
@@ -71,9 +71,10 @@ def open_predictor(path: str, checkpoint: str | None = None, batch_size: int = 1
         objective, length = _named(locate(path), opened.model.arch)
         reader = reader._replace(coder=Coder(reader.tokenizer, reader.vocabulary), length=length)
     if not isinstance(objective, tuple(OBJECTIVES.values())):
+        use = "fill-mask" if opened.model.arch.structure == "encoder" else "generate"
         raise UserError(
-            f"{path} was pre-trained ({type(objective).__name__}), for no task: fine-tune it first, or use generate or "
-            "fill-mask"
+            f"{path} was trained on running text ({type(objective).__name__}) and answers no records: use {use}, or "
+            "fine-tune it on a task"
         )
     return Predictor(opened.model, opened.params, objective, reader, batch_size, opened.step, opened.files)
 

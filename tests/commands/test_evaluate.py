@@ -100,8 +100,8 @@ def test_mistakes_are_one_line(arguments, message, run, calls, command):
 @pytest.mark.parametrize(
     ("task", "flags", "message"),
     [
-        ("pretrained", ["--generate"], "was pre-trained (Masked), leave them out"),
-        ("pretrained", ["--out", "x"], "was pre-trained (Masked), leave them out"),
+        ("pretrained", ["--generate"], "was trained on running text (Masked), leave them out"),
+        ("pretrained", ["--out", "x"], "was trained on running text (Masked), leave them out"),
         ("classification", ["--generate"], "tells labels apart and makes no text: leave it out"),
         ("seq2seq", ["--out", "x"], "makes texts, so what it predicts has to be made: give --generate too"),
     ],

@@ -76,7 +76,8 @@ def test_labels_are_scored_and_written_into_files(name, label, figures, trained,
     status, shown, err = command("evaluate", run, "--split", "test", "--out", out, *as_json)
     assert err.startswith("test: 40 examples in ") and ("test: none " in err or "test: O " in err), err
     assert status == 0 and sorted(path.name for path in out.iterdir()) == sorted(FILES + figures)
-    assert all((out / figure).read_bytes()[:4] == {"pdf": b"%PDF", "png": b"\x89PNG"}[figure[-3:]] for figure in figures)
+    begun = {"pdf": b"%PDF", "png": b"\x89PNG"}
+    assert all((out / figure).read_bytes()[:4] == begun[figure[-3:]] for figure in figures)
     scores = json.loads((out / "scores.json").read_text())
     assert scores["split"] == "test" and scores["accuracy_interval"][0] <= scores["accuracy"]
     if as_json:

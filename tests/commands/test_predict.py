@@ -1,5 +1,6 @@
 """`predict`: a line for each record, also where the process was killed on the way; mistakes are one line."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,26 +10,31 @@ import pytest
 
 from research.data.tokenizer import Tokenizer, train, vocabulary
 from research.interop import export
+from research.models import preset
 from research.models.arch import Arch, with_head
 from research.models.transformer import initial_parameters
 from research.train import predict as room
 from tests.interop.test_export import Readme
 
+SHAPE = Arch(width=16, layers=1, heads=2, mlp_width=32, max_length=24, types=2)
 TEXTS = ["one good film", "a bad one", "neither of them", "good", "bad bad bad film"] * 3
+
+
+def exported(folder, arch, kind, **options):
+    """Write a random model into a folder in Hugging Face's layout, and return that."""
+    tokenizer = train(Tokenizer(kind=kind, size=120, sentinels=0, min_frequency=1), TEXTS)
+    words = vocabulary(tokenizer)
+    arch = dataclasses.replace(arch, vocab_size=words.size)
+    params = jax.device_get(initial_parameters(arch, jax.random.key(0)))
+    export.write(folder, arch, params, tokenizer, words, Readme(), **options)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A folder of a random classifier, in Hugging Face's layout."""
-    tokenizer = train(Tokenizer(kind="wordpiece", size=120, sentinels=0, min_frequency=1), TEXTS)
-    words = vocabulary(tokenizer)
-    shape = Arch(width=16, layers=1, heads=2, mlp_width=32, max_length=24, types=2, vocab_size=words.size)
-    arch = with_head(shape, "sequence", 2)
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    params = jax.device_get(initial_parameters(arch, jax.random.key(0)))
-    options = {"labels": ("bad", "good"), "problem": "single_label"}
-    export.write(folder, arch, params, tokenizer, words, Readme(), **options)
-    return folder
+    folder, arch = tmp_path_factory.mktemp("exported") / "model", with_head(SHAPE, "sequence", 2)
+    return exported(folder, arch, "wordpiece", labels=("bad", "good"), problem="single_label")
 
 
 @pytest.fixture
@@ -191,6 +197,40 @@ def test_mistakes_are_one_line(arguments, message, model, file, tmp_path, comman
     assert (status, out) == (2, "") and message in err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_tagger_tells_tags_and_entities(tmp_path, command):
+    labels = ("B-X", "I-X")
+    folder = exported(tmp_path / "tagger", with_head(SHAPE, "tokens", 2), "wordpiece", labels=labels)
+    text = "one good film, " * 9  # longer than a row
+    records = [{"words": ["bad", "film"]}, [], {"text": text}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    status, _, err = command("predict", folder, tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
+    words, wrong, whole = lines(tmp_path / "out.jsonl")
+    assert status == 1 and wrong.keys() == {"line", "error"} and wrong["error"] in err
+    for answer, read in ((words, "bad film"), (whole, text)):
+        assert answer.keys() == {"line", "words", "tags", "entities"} and len(answer["words"]) == len(answer["tags"])
+        assert set(answer["tags"]) <= set(labels) and answer["entities"]
+        for entity in answer["entities"]:
+            assert entity.keys() == {"type", "text", "start", "end", "first", "last"} and entity["type"] == "X"
+            assert read[entity["start"] : entity["end"]] == entity["text"]
+            assert entity["text"].split()[0] == answer["words"][entity["first"]]
+    assert [answer["line"] for answer in (words, wrong, whole)] == [1, 2, 3] and len(whole["words"]) == 36
+
+
+def test_a_writer_tells_texts(tmp_path, command):
+    arch = dataclasses.replace(preset("t5-nano"), width=16, mlp_width=32, layers=1)
+    folder = exported(tmp_path / "writer", arch, "unigram", decoder_start=0)
+    records = [*({"source": text} for text in TEXTS[:5]), {"a": 1, "b": 2}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    flags = ["--max-new-tokens", "4", "--method", "beam", "--beams", "2", "--returned", "2"]
+    status, _, err = command("predict", folder, tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl", *flags)
+    *answers, wrong = lines(tmp_path / "out.jsonl")
+    assert status == 1 and "no column 'source', only 'a', 'b'" in wrong["error"] and err.count("warning: ") == 1
+    assert [answer["line"] for answer in answers] == [1, 2, 3, 4, 5]
+    for answer in answers:
+        assert answer.keys() == {"line", "predicted", "score", "texts"}
+        assert len(answer["texts"]) == 2 and answer["texts"][0] == answer["predicted"] and answer["score"] < 0
 
 
 @pytest.mark.parametrize("name", ["generate", "fill-mask"])

@@ -58,7 +58,7 @@ def test_columns_that_are_named_stay_and_may_be_nested():
         (Classification("multi_label", "t", "", "l"), {"t": "", "l": "a"},
          "column 'l' holds a str, not a list (CSV has none: give JSON lines or Parquet)"),
         (Classification("multi_label", "t", "", "l"), {"t": "", "l": [[]]}, "[] in column 'l' is not the name"),
-        (Classification("multi_label", "t", "", "l"), {"t": "", "l": ["a", -1]}, "-1 in column 'l', beside labels that"),
+        (Classification("multi_label", "t", "", "l"), {"t": "", "l": ["a", -1]}, "-1 in column 'l', beside labels"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": "good"}, "'good' in column 'l' is not a number"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": float("nan")}, "not a number"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": True}, "not a number"),

@@ -143,8 +143,8 @@ def test_what_is_odd_about_a_split_is_said_in_the_words_of_its_task(tmp_path):
         ("t", Tagging(overlap=8), [tagged] * 9, words, untold[1], long[1], "encoder",
          ["1 have no words", "1 have no tags", "1 words are longer than a row: cut"], "left out"),
         ("s", Seq2Seq(target_length=8), [told] * 9, pair, untold[2], long[2], "encoder-decoder",
-         ["1 have nothing to read, or nothing to write", "1 have no target", "1 have a source longer than its part: cut"],
-         "kept"),
+         ["1 have nothing to read, or nothing to write", "1 have no target",
+          "1 have a source longer than its part: cut"], "kept"),
     ):  # fmt: skip
         splits = {"train": [*good, empty, none, cut], "validation": [*good, empty]}
         found = made(tmp_path / name, objective, structure=structure, **splits)

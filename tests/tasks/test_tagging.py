@@ -134,7 +134,8 @@ def test_columns_and_their_mistakes():
     for tags in (["NN"], ["-LRB-"], ["NP-SBJ"], [7]):
         room.example(objective, row(["a"], tags))
     room.example(Tagging("tokens", "tags", scheme="iobes"), row(["a"], ["S-X"]))
-    for words, tags in ((["a"], None), ("a b", "-1 -1"), *((["a"] * 2, [one] * 2) for one in (-1, -100, "-100", None, ""))):
+    lists = [(["a"] * 2, [one] * 2) for one in (-1, -100, "-100", None, "")]
+    for words, tags in ((["a"], None), ("a b", "-1 -1"), *lists):
         assert room.example(objective, row(words, tags))["tags"] is None
     assert room.example(Tagging("tokens", "tags", ("-1", "1")), row(["a", "b"], [-1, 1]))["tags"] == ["-1", "1"]
     csv = room.example(objective, row(" the  cat", "O B-X"))  # which has no lists

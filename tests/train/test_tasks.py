@@ -170,7 +170,7 @@ def test_a_classifier_starts_from_a_pretrained_run_and_tells_other_labels_apart_
 def test_a_pretrained_model_answers_no_records(tmp_path):
     run = small.run("masked", small.text(tmp_path), steps=1, evaluate_every=0, save_every=0)
     train(dataclasses.replace(run, mesh=dataclasses.replace(run.mesh, data=1)), tmp_path / "run")
-    with pytest.raises(UserError, match=r"was pre-trained \(Masked\), for no task: fine-tune it first"):
+    with pytest.raises(UserError, match=r"running text \(Masked\) and answers no records: use fill-mask, or"):
         open_predictor(str(tmp_path / "run"))
     assert pathlib.Path(tmp_path / "run").exists()
 
