@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -382,3 +383,17 @@ def test_what_is_frozen_and_random_is_told(path, warned):
     made = compiled(run)
     said = adapter.summary(dataclasses.replace(run, init=Init(path)), made.parameters, made.shapes)
     assert ("what is frozen stays as random as it is" in said) == warned and said.count("\n") == warned
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("chosen", [LORA, pytest.param(HEAD, marks=pytest.mark.slow)], ids=["lora", "head"])
+def test_what_is_said_of_the_optimizers_state_is_what_it_takes(name, chosen):
+    run = make("masked", adapter=chosen, optimizer=Optimizer(name))
+    full = dataclasses.replace(run, adapter=Adapter())
+    taken = [
+        sum(leaf.nbytes for leaf in jax.tree.leaves(compiled(each).initialize().opt_state)) / 1e6 for each in (run, full)
+    ]
+    said = adapter.summary(run, compiled(run).parameters, compiled(run).shapes)
+    found = re.search(r"optimizer state ([\d,.]+) MB, ([\d,.]+) MB were all trained", said)
+    assert [float(each.replace(",", "")) for each in found.groups()] == [round(each, 2) for each in taken]
+    assert 0 < taken[0] < taken[1]
