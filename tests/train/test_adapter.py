@@ -390,9 +390,8 @@ def test_what_is_frozen_and_random_is_told(path, warned):
 def test_what_is_said_of_the_optimizers_state_is_what_it_takes(name, chosen):
     run = make("masked", adapter=chosen, optimizer=Optimizer(name))
     full = dataclasses.replace(run, adapter=Adapter())
-    taken = [
-        sum(leaf.nbytes for leaf in jax.tree.leaves(compiled(each).initialize().opt_state)) / 1e6 for each in (run, full)
-    ]
+    states = [compiled(each).initialize().opt_state for each in (run, full)]
+    taken = [sum(leaf.nbytes for leaf in jax.tree.leaves(each)) / 1e6 for each in states]
     said = adapter.summary(run, compiled(run).parameters, compiled(run).shapes)
     found = re.search(r"optimizer state ([\d,.]+) MB, ([\d,.]+) MB were all trained", said)
     assert [float(each.replace(",", "")) for each in found.groups()] == [round(each, 2) for each in taken]
