@@ -52,24 +52,19 @@ class Counts(NamedTuple):
 
 
 def by_label(names: list[str] | tuple[str, ...], counts: Counts, resampled: Counts) -> dict[str, dict[str, Any]]:
-    """Return precision, recall, F1 with its interval, and support of each label.
+    """Return precision, recall and F1 of each label, with their intervals, and its support.
 
     Args:
         names: Of the n labels.
         counts: number[n] each.
         resampled: The counts of resamples, number[samples, n] each.
     """
-    precision, recall, f1, intervals = counts.precision, counts.recall, counts.f1, resampled.f1
-    return {
-        name: {
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
-            "f1_interval": interval(intervals[:, i]),
-            "support": int(counts.gold[i]),
-        }
-        for i, name in enumerate(names)
-    }
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for score in ("precision", "recall", "f1"):
+        values, spread = getattr(counts, score), getattr(resampled, score)
+        for i, name in enumerate(names):
+            found[name] |= {score: float(values[i]), f"{score}_interval": interval(spread[:, i])}
+    return {name: each | {"support": int(counts.gold[i])} for i, (name, each) in enumerate(found.items())}
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

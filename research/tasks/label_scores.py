@@ -22,6 +22,8 @@ def single_label(gold: np.ndarray, probabilities: np.ndarray, names: Sequence[st
 
     Macro averages are over the labels that are gold or predicted anywhere, as scikit-learn's; ece is the expected
     calibration error (Guo et al., 2017, section 2), majority the accuracy of always answering the most frequent label.
+    These two have no interval: ece is a sum of absolute gaps, which the noise of a resample widens, so that percentiles
+    may lie above the score itself; and a majority is of the gold labels alone.
 
     Args:
         gold: int[N], ids of labels.
@@ -31,7 +33,7 @@ def single_label(gold: np.ndarray, probabilities: np.ndarray, names: Sequence[st
 
     Returns:
         examples, accuracy, macro_f1, micro_f1, matthews, ece, majority; labels: name -> precision, recall, f1, support;
-        confusion: n lists of n counts, a row a gold label; and `<score>_interval`: [low, high].
+        confusion: n lists of n counts, a row a gold label; and `<score>_interval`: [low, high], also of each label's.
 
     Raises:
         UserError: There is no example, or a probability is not a number: the run diverged.
@@ -67,7 +69,8 @@ def multi_label(gold: np.ndarray, probabilities: np.ndarray, names: Sequence[str
     """Return the scores of the labels of probability 0.5 and more, with 95 % bootstrap intervals over examples.
 
     Subset accuracy is the share of examples with all labels right, majority that of always answering the most frequent
-    set of labels. The calibration error is over every label of every example, each a choice between yes and no.
+    set of labels. The calibration error is over every label of every example, each a choice between yes and no; why it
+    has no interval, see `single_label`.
 
     Args:
         gold: bool[N, n].
@@ -77,7 +80,7 @@ def multi_label(gold: np.ndarray, probabilities: np.ndarray, names: Sequence[str
 
     Returns:
         examples, subset_accuracy, macro_f1, micro_f1, ece, majority; labels: name -> precision, recall, f1, support;
-        and `<score>_interval`: [low, high].
+        and `<score>_interval`: [low, high], also of each label's.
 
     Raises:
         UserError: There is no example, or a probability is not a number: the run diverged.
