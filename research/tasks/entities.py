@@ -1,4 +1,4 @@
-"""Tags of words: the entities that they mark, between schemes, and their scores."""
+"""Tags of words: the entities that they mark, and their scores."""
 
 from __future__ import annotations
 
@@ -44,16 +44,6 @@ def spans(tags: Sequence[str], scheme: Scheme = "bio") -> list[Span]:
             found.append((type_before, start, i))
         start, before, type_before = i, prefix, type_
     return found
-
-
-def bio_to_iobes(tags: Sequence[str]) -> list[str]:
-    """Return BIO `tags` in the IOBES scheme, with the same entities."""
-    return _written(spans(tags, "bio"), len(tags), "iobes")
-
-
-def iobes_to_bio(tags: Sequence[str]) -> list[str]:
-    """Return IOBES `tags` in the BIO scheme, with the same entities: what marks none becomes O."""
-    return _written(spans(tags, "iobes"), len(tags), "bio")
 
 
 def marks_entities(tags: Iterable[str]) -> bool:
@@ -116,17 +106,6 @@ def _parts(tag: str) -> tuple[str, str]:
 def _closed(first: str, last: str) -> bool:
     """Return whether a run of tags of one type is an entity in the strict reading, by its first tag and last prefix."""
     return (first[0], last) in (("B", "E"), ("S", "S"))
-
-
-def _written(entities: list[Span], length: int, scheme: Scheme) -> list[str]:
-    """Return the tags of `length` words that mark `entities`."""
-    tags = ["O"] * length
-    for type_, start, end in entities:
-        marks = ["B", *"I" * (end - start - 1)]
-        if scheme == "iobes":
-            marks = ["S"] if end - start == 1 else [*marks[:-1], "E"]
-        tags[start:end] = [f"{mark}-{type_}" for mark in marks]
-    return tags
 
 
 def _each_word(tags: Sequence[str]) -> list[Span]:

@@ -1,4 +1,4 @@
-"""How sure a score is: percentile bootstrap over examples, paired comparison of two systems, t-interval over runs."""
+"""How sure a score is: percentile bootstrap over examples, t-interval over runs."""
 
 from __future__ import annotations
 
@@ -89,40 +89,6 @@ def bootstrap(
         The lower and the upper end, float64[...] each; nan where the statistic is.
     """
     return percentiles(np.stack([np.asarray(statistic(drawn)) for drawn in resamples(n, samples, seed)]), level)
-
-
-def paired_difference(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    samples: int = SAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> tuple[float, float, float, float]:
-    """Return how far system a's mean lies above b's on the same examples: (difference, low, high, p).
-
-    Both systems are resampled together (Koehn, 2004, section 4). Where Koehn counts the resamples that a wins, p is
-    two-sided, as sacrebleu's: the share of resamples whose difference lies as far from the observed one as this lies
-    from 0, the observed one counted in.
-
-    Args:
-        a: float[N], scores of the first system, an example each.
-        b: float[N], scores of the second system on the same examples.
-        samples: Number of resamples.
-        seed: Of the draws.
-        level: Of the interval.
-
-    Raises:
-        ValueError: There is no example, or the two have different numbers of them.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.ndim != 1 or a.shape != b.shape or not a.size:
-        raise ValueError(f"paired systems have a score each for the same examples, not {a.shape} and {b.shape}")
-    difference = float(np.mean(a - b))
-    drawn = resampled_sums((a - b)[:, None], samples=samples, seed=seed)[:, 0] / len(a)
-    low, high = percentiles(drawn, level)
-    # Sums of floats in another order: without slack, equal differences would count as nearer by a rounding error.
-    beyond = np.abs(drawn - difference) >= abs(difference) * (1 - 1e-12)
-    return difference, float(low), float(high), float((1 + np.sum(beyond)) / (1 + samples))
 
 
 def over_seeds(values: Sequence[float], level: float = LEVEL) -> tuple[float, float | None, float | None]:

@@ -283,16 +283,3 @@ class Tags:
             if len(tags) == count:
                 result[number] = [labels[tags[word]] for word in range(count)]
         return result
-
-
-def predictions(
-    objective: Tagging, table: Table, index: np.ndarray, logits: np.ndarray
-) -> dict[int, list[str]]:
-    """Return {example: the tag of each word} of the rows numbered `index`, int64[B].
-
-    Args:
-        logits: float32[B, L, N]. Documents of which not all windows are among the rows are left out: see `Tags`.
-    """
-    tags = Tags(objective, table)
-    tags.add(index, logits)
-    return tags.found()

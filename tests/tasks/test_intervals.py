@@ -1,16 +1,13 @@
-"""Intervals hold what they should as often as they should, repeat by seed, and compare systems in pairs."""
+"""Intervals hold what they should as often as they should, and repeat by seed."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from research.tasks.intervals import (
     bootstrap,
     interval,
     over_seeds,
-    paired_difference,
     percentiles,
     resampled_counts,
     resampled_sums,
@@ -70,39 +67,6 @@ def test_undefined_resamples_are_left_out():
     low, high = percentiles(np.array([[1.0, np.nan], [np.nan, np.nan], [3.0, np.nan]]), level=1.0)
     assert (low[0], high[0]) == (1, 3) and np.isnan([low[1], high[1]]).all()
     assert interval(np.full(5, np.nan)) is None
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=20))
-def test_pairs_are_antisymmetric(pairs):
-    a, b = np.array(pairs).T
-    one, other = paired_difference(a, b, samples=100), paired_difference(b, a, samples=100)
-    assert one[0] == -other[0]
-    np.testing.assert_allclose(one[1:3], [-other[2], -other[1]], atol=1e-9)
-    assert 0 < one[3] <= 1 and one[3] == other[3]
-
-
-def test_pairs_find_a_small_steady_difference_that_means_hide():
-    generator = np.random.default_rng(0)
-    b = generator.normal(0, 10, size=300)  # examples differ far more than systems do
-    a = b + generator.normal(0.3, 1, size=300)
-    difference, low, high, p = paired_difference(a, b)
-    assert 0 < low < difference < high and p < 0.01
-    assert p < 0.05 < stats.ttest_ind(a, b).pvalue
-    assert abs(paired_difference(a, a + generator.normal(0, 1, 300))[3] - 0.5) < 0.5
-
-
-def test_p_is_that_of_the_t_test_where_this_one_holds():
-    difference = np.random.default_rng(2).normal(0.1, 1, size=400)
-    p = paired_difference(difference, np.zeros(400), samples=5000)[3]
-    assert abs(p - stats.ttest_1samp(difference, 0).pvalue) < 0.02
-    assert paired_difference(np.ones(5), np.ones(5))[3] == 1
-
-
-@pytest.mark.parametrize(("a", "b"), [([1.0], [1.0, 2.0]), ([], [])])
-def test_systems_without_pairs_are_refused(a, b):
-    with pytest.raises(ValueError, match="same examples"):
-        paired_difference(a, b)
 
 
 def test_runs_have_the_interval_of_scipy():
