@@ -29,6 +29,8 @@ def calls(monkeypatch):
 
     def evaluated(folder, checkpoint, split, source, before):
         seen.append((folder, checkpoint, split, source))
+        if source:  # of a task
+            before({"read": 3, "examples": 3, "unlabelled": 0, "rows": 1, "per_row": 3.0, "real": 0.5})
         return types.SimpleNamespace(scores=dict(SCORES))
 
     monkeypatch.setitem(sys.modules, "research.train.restore", types.SimpleNamespace(evaluated=evaluated))
@@ -71,7 +73,8 @@ def test_any_source_with_any_of_its_fields(run, calls, command):
 def test_of_a_file_all_is_scored_unless_a_split_is_named(run, calls, command, tmp_path):
     (tmp_path / "x.jsonl").write_text("{}\n")
     for asked, split, shown in (((), "train", {"split": "all"}), (("--split", "test"), "test", {})):
-        out = command("evaluate", run, "--source", tmp_path / "x.jsonl", "--json", *asked)[1]
+        _, out, err = command("evaluate", run, "--source", tmp_path / "x.jsonl", "--json", *asked)
+        assert err.startswith(f"{shown.get('split', split)}: 3 examples in 1 rows of 3.0, 50.0% real tokens\n")
         assert calls[-1][2] == split and calls[-1][3].holdout == (0.0 if shown else Source("x").holdout)
         assert json.loads(out) == SCORES | shown
 

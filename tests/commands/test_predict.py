@@ -8,6 +8,7 @@ import shutil
 import jax
 import pytest
 
+from research.config import to_json
 from research.data.tokenizer import Tokenizer, train, vocabulary
 from research.interop import export
 from research.models import preset
@@ -15,6 +16,7 @@ from research.models.arch import Arch, with_head
 from research.models.transformer import initial_parameters
 from research.train import predict as room
 from tests.interop.test_export import Readme
+from tests.train import small
 
 SHAPE = Arch(width=16, layers=1, heads=2, mlp_width=32, max_length=24, types=2)
 TEXTS = ["one good film", "a bad one", "neither of them", "good", "bad bad bad film"] * 3
@@ -231,6 +233,15 @@ def test_a_writer_tells_texts(tmp_path, command):
     for answer in answers:
         assert answer.keys() == {"line", "predicted", "score", "texts"}
         assert len(answer["texts"]) == 2 and answer["texts"][0] == answer["predicted"] and answer["score"] < 0
+
+
+def test_who_continues_text_answers_no_records(file, tmp_path, command):
+    held = to_json(small.run("causal", tmp_path))
+    arch = dataclasses.replace(preset("gpt2-nano"), width=16, mlp_width=32, layers=1)
+    folder = exported(tmp_path / "causal", arch, "bpe", record=held)
+    status, out, err = command("predict", folder, file, "--out", tmp_path / "out.jsonl")
+    said = "was trained on running text (Causal) and answers no records: use generate, or fine-tune it on a task"
+    assert (status, out, err) == (2, "", f"error: {folder} {said}\n")
 
 
 @pytest.mark.parametrize("name", ["generate", "fill-mask"])
