@@ -128,10 +128,12 @@ def _counted(
 
 
 def _averages(prefix: str, counts: Counts, resampled: Counts) -> dict[str, Any]:
-    """Return the means of precision, recall and F1 over labels, with the last one's interval."""
-    names = ("precision", "recall", "f1")
-    means = {f"{prefix}{name}": float(counts.macro(getattr(counts, name))) for name in names}
-    return means | {f"{prefix}f1_interval": interval(resampled.macro(resampled.f1))}
+    """Return the means of precision, recall and F1 over labels, with their intervals."""
+    found: dict[str, Any] = {}
+    for name in ("precision", "recall", "f1"):
+        mean, spread = (each.macro(getattr(each, name)) for each in (counts, resampled))
+        found |= {f"{prefix}{name}": float(mean), f"{prefix}{name}_interval": interval(spread)}
+    return found
 
 
 def _sizes(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> list[int]:

@@ -148,12 +148,17 @@ def test_the_interval_resamples_documents_not_words():
     predicted = [tags if i % 2 else ["O"] * len(tags) for i, tags in enumerate(gold)]
     long = [tags * 10 for tags in gold], [tags * 10 for tags in predicted]
     assert scores(gold, predicted)["f1_interval"] == scores(*long)["f1_interval"]
-    slow = []
+    slow = {"precision": [], "recall": [], "f1": []}
     for _ in range(400):
         right = np.sum(generator.integers(0, 40, 40) % 2)
-        slow.append(2 * right / (right + 40))
-    found = scores(gold, predicted)["f1_interval"]
-    np.testing.assert_allclose(found, np.quantile(slow, [0.025, 0.975]), atol=0.06)
+        for name, value in (("precision", 1.0), ("recall", right / 40), ("f1", 2 * right / (right + 40))):
+            slow[name].append(value)  # what is predicted at all is right
+    found = scores(gold, predicted)
+    for name, values in slow.items():
+        expected = np.quantile(values, [0.025, 0.975])
+        for each in (found, found["types"]["X"]):
+            np.testing.assert_allclose(each[f"{name}_interval"], expected, atol=0.06)
+        assert found[f"macro_{name}_interval"] == found[f"{name}_interval"]  # of the one type that there is
 
 
 @settings(deadline=None, max_examples=20)
