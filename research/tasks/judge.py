@@ -83,9 +83,9 @@ def answer(objective: Classification, given: np.ndarray | float) -> dict[str, An
     """Return an answer in words: {"predicted", "probabilities"}, or {"predicted"} alone where it is a number."""
     if objective.problem == "regression":
         return {"predicted": float(given)}
-    probabilities = {name: round(float(p), 6) for name, p in zip(objective.labels, given, strict=True)}
+    probabilities = dict(zip(objective.labels, map(float, given), strict=True))
     if objective.problem == "multi_label":
         chosen: str | list[str] = [name for name, p in probabilities.items() if p >= label_scores.THRESHOLD]
     else:
         chosen = max(probabilities, key=probabilities.__getitem__)
-    return {"predicted": chosen, "probabilities": probabilities}
+    return {"predicted": chosen, "probabilities": {name: round(p, 6) for name, p in probabilities.items()}}

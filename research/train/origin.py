@@ -107,14 +107,14 @@ def parameters(run: Run, shardings: Any) -> tuple[dict[str, jax.Array], list[str
         params = load_run(pathlib.Path(run.init.path), "best").params
         wanted = flatten(parameter_shapes(held))
         kept = {path: leaf for path, leaf in flatten(params).items() if path in wanted and not path.startswith(others)}
-        params, fresh = unflatten(kept), sorted(wanted.keys() - kept)
+        params, fresh = unflatten(kept), wanted.keys() - kept
     else:
         params, fresh = folder.parameters(run.init.path, held, shardings, HEADS, others)
     if held.max_length != run.arch.max_length:
         params, _ = resize_positions(params, held, run.arch.max_length)
     given = flatten(params)
     places = flatten(shardings)
-    return {path: jax.device_put(leaf, places[path]) for path, leaf in given.items()}, fresh
+    return {path: jax.device_put(leaf, places[path]) for path, leaf in given.items()}, sorted(fresh)
 
 
 def _is_run(path: str) -> bool:

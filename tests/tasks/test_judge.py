@@ -92,3 +92,9 @@ def test_examples_without_an_answer_are_not_judged():
     assert [each["place"] for each in judge.worst(SEVERAL, told, answers, 9)] == ["f:0"]
     with pytest.raises(UserError, match="not a number"):
         judge.scores(NUMBER, examples([1.0, 2.0]), {0: 1.0, 1: float("nan")})
+
+
+def test_what_is_chosen_does_not_depend_on_how_many_digits_are_shown():
+    one = Classification(labels=("a", "b"))
+    assert judge.answer(one, np.array([0.4999998, 0.5000002]))["predicted"] == "b"
+    assert judge.answer(SEVERAL, np.array([0.4999998, 0.5, 0.6]))["predicted"] == list(SEVERAL.labels[1:])
