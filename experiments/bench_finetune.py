@@ -1,6 +1,7 @@
 """Sentences a second of fine-tuning on SST-2: packed rows, padded rows, and transformers' Trainer, in alternation.
 
 Command:  TERCET_DATA=... python -m experiments.bench_finetune [--peer torch] [--rounds 3] [--steps 20]
+Result:   on two cores, packed 144, padded 66, the peer 88 sentences a second: 1.63 of the peer.
 Source:   a BERT of 4 blocks x 256 with random weights, dropout 0.1, AdamW, float32, about 32 sentences an update; the peer is
           transformers' BertForSequenceClassification in its Trainer with DataCollatorWithPadding (each batch as long as its
           longest sentence).

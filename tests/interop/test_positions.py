@@ -12,7 +12,7 @@ from research.types import UserError
 from tests.models.oracles import ARCHS
 
 
-@pytest.mark.parametrize("name", ["roberta", "gpt2", "bart"])
+@pytest.mark.parametrize("name", [pytest.param("roberta", marks=pytest.mark.slow), "gpt2", "bart"])
 def test_a_table_is_cut_or_repeated_after_its_offset(name):
     arch = ARCHS[name]
     params = initial_parameters(arch, jax.random.key(0))

@@ -31,13 +31,13 @@ def test_the_rate_is_kept_and_so_is_the_mean(rate):
 
 @pytest.mark.parametrize("shift", [(0, 1), (1, 0), (1, 1), (0, 64), (128, 0), (0, 2), (256, 256)])
 def test_neighbours_are_independent_bit_by_bit(shift):
-    found = bits((1024, 512))
+    found = bits((512, 512))
     other = np.roll(found, shift, axis=(0, 1))
     assert np.abs(np.mean(found * other, axis=(0, 1))).max() < 6 / np.sqrt(found.shape[0] * found.shape[1])
 
 
 def test_bits_are_even_and_independent_of_one_another():
-    found = bits((1024, 512)).reshape(-1, 32)
+    found = bits((512, 512)).reshape(-1, 32)
     assert np.abs(found.mean(0)).max() < 6 / np.sqrt(len(found))
     correlation = found.T @ found / len(found) - np.eye(32)
     assert np.abs(correlation).max() < 6 / np.sqrt(len(found))

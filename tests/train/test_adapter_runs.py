@@ -72,7 +72,8 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("chosen", [LORA, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
+@pytest.mark.slow  # of a task, in test_from_pretrained
+@pytest.mark.parametrize("chosen", [LORA, *OTHERS])
 def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone(chosen, base, trained, tmp_path):
     run = configured(base, chosen)
     folder, said = trained(chosen)

@@ -56,6 +56,7 @@ def test_several_labels(folder, tmp_path):
     assert len(found.worst) == sum(set(each["label"]) != set(each["predicted"]) for each in found.told)
 
 
+@pytest.mark.slow
 def test_numbers(folder, tmp_path):
     made, found, told = trained("regression", folder, tmp_path / "run")
     assert made.loaded.run.objective.labels == () and made.loaded.run.arch.labels == 1

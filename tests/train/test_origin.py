@@ -87,6 +87,7 @@ def test_a_run_starts_from_the_best_of_another_as_commands_do(first, tmp_path):
         assert any((held_at[1][path] != held_at[2][path]).any() for path in given)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_need_the_parameters_it_started_from(first, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(first[1], copy)

@@ -120,6 +120,7 @@ def test_any_mesh_equals_one_device(name, mesh, microbatches):
     assert_same(make(name), make(name, mesh=mesh, microbatches=microbatches))
 
 
+@pytest.mark.slow
 def test_four_microbatches_alone_and_two_devices_alone_equal_one():
     assert_same(make("masked"), make("masked", microbatches=4))
     assert_same(make("masked"), make("masked", mesh=Mesh(data=2)))

@@ -154,6 +154,7 @@ def test_averaged_checkpoints_are_the_mean_of_the_newest(trained, folder, tmp_pa
         load_run(tmp_path / "run", "average:9")
 
 
+@pytest.mark.slow
 def test_a_classifier_starts_from_a_pretrained_run_and_tells_other_labels_apart_anew(trained, folder, tmp_path, capsys):
     first = trained("classification")
     start = small_tasks.run("classification", folder, steps=1, evaluate_every=0, save_every=0)
@@ -167,6 +168,7 @@ def test_a_classifier_starts_from_a_pretrained_run_and_tells_other_labels_apart_
     assert "fresh: classifier/bias, classifier/kernel" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_answers_no_records(tmp_path):
     run = small.run("masked", small.text(tmp_path), steps=1, evaluate_every=0, save_every=0)
     train(dataclasses.replace(run, mesh=dataclasses.replace(run.mesh, data=1)), tmp_path / "run")
