@@ -82,9 +82,9 @@ def main(arguments: list[str]) -> int:
     source, split, whole = None, options.split or "validation", False
     if options.source:
         source = source_of(options.source, of_source)
-        whole = options.split is None and pathlib.Path(options.source).is_file()
-        if whole:  # a file has no splits: all of it
+        if options.split is None and pathlib.Path(options.source).is_file():  # it has no splits: all of it
             source, split = dataclasses.replace(source, holdout=0.0, holdout_test=0.0), "train"
+            whole = source.share == 1 and not source.limit
 
     from research.interop.export import check_free
     from research.train.restore import evaluated  # jax
@@ -92,8 +92,9 @@ def main(arguments: list[str]) -> int:
     if options.out:
         check_free(options.out)
         check_writable(options.out.absolute().parent)
-    found = evaluated(options.run, options.checkpoint, split, source, partial(tell, "all" if whole else split))
-    scores = {**found.scores, "split": "all"} if whole and source.share == 1 and not source.limit else dict(found.scores)
+    called = "all" if whole else split
+    found = evaluated(options.run, options.checkpoint, split, source, partial(tell, called))
+    scores = dict(found.scores) | ({"split": called} if whole else {})
     if options.out or options.generate:
         from research.train.judged import judged
 

@@ -27,7 +27,8 @@ METRICS = {
     "accuracy": "accuracy on scored tokens",
     "bits_per_byte": "bits per byte",
 }
-COUNTS = ("step", "tokens", "elapsed", "scored", "examples", "documents", "words", "support", "unigram_loss")  # numbers of a row that are no figures
+# Numbers of a row that are no figures.
+COUNTS = ("step", "tokens", "elapsed", "scored", "examples", "documents", "words", "support", "unigram_loss")
 
 
 class Task(NamedTuple):

@@ -66,7 +66,8 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
     ) -> dict[str, Any]:
         baseline = None if unigram is None else jnp.asarray(unigram, jnp.float32)
         totals: dict[str, float] = {}
-        answers = answers or (judge.gathering(run.objective, rows.table) if labelled else None)
+        if labelled and answers is None:
+            answers = judge.gathering(run.objective, rows.table)
         pending: list[tuple[np.ndarray, Any]] = []
 
         def fetch() -> None:  # added up in float64, in order

@@ -84,7 +84,8 @@ def orthogonal(matrix: jax.Array) -> jax.Array:
     """Return about 0.2 sqrt(max(n, m)) U V^T of a `matrix` = U S V^T, float32[n, m]: of full rank, its RMS is about 0.2.
 
     Five steps of a quintic Newton-Schulz iteration bring singular values to between 0.7 and 1.2, but for those that are
-    less than a hundredth of the norm (Jordan et al., 2024). optax.contrib.muon does the same under a vmap over one matrix, for which XLA:CPU takes twice as long.
+    less than a hundredth of the norm (Jordan et al., 2024). optax.contrib.muon does the same under a vmap over one
+    matrix, for which XLA:CPU takes twice as long.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
