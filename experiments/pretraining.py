@@ -92,8 +92,8 @@ def compared(scratch: list[dict], pretrained: list[dict], measure: str) -> dict:
     """Return both scores, and their difference with its 95 % interval over the test examples."""
     import numpy as np
 
+    from research.report.intervals import interval, resampled_sums
     from research.tasks.counts import Counts
-    from research.tasks.intervals import interval, resampled_sums
 
     both = np.array([[*a, *b] for a, b in zip(counted(scratch, measure), counted(pretrained, measure), strict=True)])
 

@@ -98,7 +98,7 @@ def report(results: list[dict], folder: pathlib.Path) -> None:
     """Print the mean accuracy of each cell with its 95 % interval over seeds, and draw the learning curves."""
     from research.commands.table import show
     from research.report.figures import intervals_plot
-    from research.tasks.intervals import over_seeds
+    from research.report.intervals import over_seeds
 
     cells = {
         (way, share): over_seeds([row["accuracy"] for row in results if (row["way"], row["share"]) == (way, share)])

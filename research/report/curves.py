@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008): colour-blind safe
+from research.report.drawing import COLOURS
 
 
 def loss_curves(runs: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:

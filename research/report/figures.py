@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from research.report.calibration import calibration
-from research.report.curves import COLOURS
-from research.types import UserError
+from research.report.drawing import COLOURS, WIDTH, drawn, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDTH = 3.4
-"""Inches."""
-MARKERS = "osD^vP"
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 Point = tuple[float, float, float | None, float | None]
 
 
@@ -43,7 +36,7 @@ def confusion(matrix: Sequence[Sequence[int]] | np.ndarray, names: Sequence[str]
     support = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
     side = max(WIDTH, 0.16 * n + 1)  # so that names of many labels can still be told apart
-    with _drawn(path, side, side * 0.9) as figure:
+    with drawn(path, side, side * 0.9) as figure:
         axis = figure.subplots()
         image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if n <= 12:
@@ -74,7 +67,7 @@ def reliability(probabilities: np.ndarray, gold: np.ndarray, path: pathlib.Path)
     probabilities = np.asarray(probabilities, np.float64)
     found = calibration(probabilities.max(axis=1), probabilities.argmax(axis=1) == gold)
     left, width = found.edges[:-1], np.diff(found.edges)
-    with _drawn(path, WIDTH, WIDTH) as figure:
+    with drawn(path, WIDTH, WIDTH) as figure:
         upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         accuracy = np.nan_to_num(found.accuracy)
         upper.bar(left, accuracy, width, align="edge", color=COLOURS[5], edgecolor="black", linewidth=0.6)
@@ -109,7 +102,7 @@ def intervals_plot(
     places = sorted({point[0] for points in series.values() for point in points})
     if places and places[0] <= 0:
         raise ValueError(f"x is {places[0]:g}, but a logarithmic axis begins above 0")
-    with _drawn(path, WIDTH, WIDTH * 0.75) as figure:
+    with drawn(path, WIDTH, WIDTH * 0.75) as figure:
         axis = figure.subplots()
         for i, (name, points) in enumerate(series.items()):
             _curve(axis, name, sorted(points, key=lambda point: point[0]), i)
@@ -122,25 +115,8 @@ def intervals_plot(
 
 
 def _curve(axis: Axes, name: str, points: list[Point], i: int) -> None:
-    colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+    drawing = style(i)
     x, mean, low, high = np.array(points, np.float64).T  # None becomes nan, which is not drawn
-    axis.plot(x, mean, color=colour, linestyle=dash, marker=MARKERS[i % len(MARKERS)], markersize=4, label=name)
-    axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    axis.vlines(x, low, high, color=colour, linewidth=1)  # of a point whose neighbours have no interval, all that shows
-
-
-@contextlib.contextmanager
-def _drawn(path: pathlib.Path, width: float, height: float) -> Iterator[Figure]:
-    """Yield an empty figure of `width` x `height` inches, which is written to `path` afterwards."""
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise UserError(f"figure {path}: a figure is .png, .pdf or .svg")
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    # Type 42 fonts stay text: several venues refuse the default, which draws letters. No pyplot: it needs no display.
-    fonts = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "pdf.fonttype": 42, "svg.fonttype": "none"}
-    with matplotlib.rc_context(fonts):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200)
+    axis.plot(x, mean, markersize=4, label=name, **drawing)
+    axis.fill_between(x, low, high, color=drawing["color"], alpha=0.2, linewidth=0)
+    axis.vlines(x, low, high, color=drawing["color"], linewidth=1)  # of a point whose neighbours have none, all that shows

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.tasks.intervals import interval
+from research.report.intervals import interval
 
 
 class Counts(NamedTuple):

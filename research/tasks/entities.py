@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from research.report.intervals import interval, resampled_sums
 from research.tasks.counts import Counts, by_label
-from research.tasks.intervals import interval, resampled_sums
 from research.types import UserError
 
 Scheme = Literal["bio", "iobes"]

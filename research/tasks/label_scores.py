@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from research.report.calibration import calibration
+from research.report.intervals import bootstrap, interval, resampled_counts, resampled_sums
 from research.tasks.counts import Counts, by_label
-from research.tasks.intervals import bootstrap, interval, resampled_counts, resampled_sums
 from research.types import UserError
 
 THRESHOLD = 0.5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from research.tasks.intervals import interval, resampled_sums
+from research.report.intervals import interval, resampled_sums
 from research.types import UserError
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
+from research.report import intervals
 from research.report.calibration import calibration
-from research.tasks import intervals, label_scores
+from research.tasks import label_scores
 from research.tasks.counts import Counts
 from research.tasks.label_scores import matthews, multi_label, regression, single_label, worst
 from research.types import UserError

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from research.tasks import intervals
+from research.report import intervals
 from research.tasks.text_scores import ROUGE, distinct, rouge, scores
 from research.types import UserError
 

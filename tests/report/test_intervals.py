@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.tasks.intervals import (
+from research.report.intervals import (
     bootstrap,
     interval,
     over_seeds,
@@ -22,7 +22,7 @@ def test_a_resample_draws_as_many_as_there_are():
 
 
 def test_sums_are_those_of_the_drawn_rows(monkeypatch):
-    monkeypatch.setattr("research.tasks.intervals.BLOCK", 9 * 7)  # several blocks, the last one shorter
+    monkeypatch.setattr("research.report.intervals.BLOCK", 9 * 7)  # several blocks, the last one shorter
     values = np.random.default_rng(1).normal(size=(9, 2))
     sums = resampled_sums(values, samples=20, seed=3)
     slow = [sum(values[i] * times for i, times in enumerate(drawn)) for drawn in resamples(9, 20, seed=3)]
