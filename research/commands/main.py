@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": "continue or answer prompts with a run, an exported folder or a hub id",
     "predict": "labels, entities or texts for every record of a file, by a fine-tuned model",
     "fill-mask": "fill in masked words with one of these",
+    "report": "tables, figures, statistics and citations of a paper, from runs",
     "data": "build or inspect the data of an experiment",
     "doctor": "check the installation, the devices and the data folders",
     "demo": "pre-train a small BERT, GPT-2 and T5 on text found on this machine",

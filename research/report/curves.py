@@ -1,11 +1,21 @@
-"""Figures of loss against steps, from logged rows alone."""
+"""Figures of scores over training, from logged rows alone."""
 
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from research.report.drawing import COLOURS
+import numpy as np
+
+from research.report.drawing import COLOURS, WIDTH, drawn, legend, legend_height, logarithmic, plain, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from research.report.runs import Logged
+
+AGAINST = {"steps": "updates", "tokens": "training tokens", "flops": "training FLOPs", "time": "time (min)"}
 
 
 def loss_curves(runs: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
@@ -38,3 +48,83 @@ def loss_curves(runs: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+class Band(NamedTuple):
+    """A score over training, mean and standard deviation over seeds; no band where there is one seed."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+
+
+def learning_curves(
+    panels: dict[str, dict[str, Band]],
+    path: pathlib.Path,
+    score: str,
+    against: str = "steps",
+    order: Sequence[str] = (),
+    crop: float = 0.0,
+) -> None:
+    """Write a panel a column of the table, a curve a row with its band over seeds, to `path`.
+
+    A model that was evaluated once, without training by steps (n-grams), is a level line.
+
+    Args:
+        panels: Title -> name -> band.
+        path: Where the figure goes (.png, .pdf or .svg); its folder is created.
+        score: What y is.
+        against: What x is, a key of AGAINST.
+        order: All names, so that each is drawn alike in every figure; else those that there are.
+        crop: The worst last value times this is the top: what came before would leave no room for it; 0: all is shown.
+    """
+    names = list(order) or list(dict.fromkeys(name for bands in panels.values() for name in bands))
+    with drawn(path, WIDTH, 2.3 * len(panels) + legend_height(names)) as figure:
+        axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+        for axis, (title, bands) in zip(axes, panels.items(), strict=True):
+            for name, band in bands.items():
+                _band(axis, name, band, style(names.index(name)))
+            heights = np.concatenate([band.mean for band in bands.values()])
+            axis.set(xlabel=AGAINST[against], ylabel=f"validation {score}", title=plain(title))
+            top = crop * max(band.mean[-1] for band in bands.values())
+            if 0 < top < np.max(heights):
+                axis.set_ylim(0.94 * np.min(heights), top)
+            if np.min(heights) > 0 and min(top or np.inf, np.max(heights)) > 2 * np.min(heights):
+                logarithmic(axis.yaxis)
+            axis.grid(alpha=0.25)
+        legend(figure, axes)
+
+
+def band(runs: Sequence[Logged], score: str, against: str) -> Band | None:
+    """Return a score over training at the steps that all `runs` were evaluated at; None where there is none.
+
+    Runs without what x is of (FLOPs that were not recorded) have no curve.
+    """
+    rows = [{row["step"]: row for row in run.evaluations(score)} for run in runs]
+    steps = sorted(set.intersection(*map(set, rows))) if rows else []
+    places = [[_place(run, each[step], against) for step in steps] for run, each in zip(runs, rows, strict=True)]
+    if not steps or any(place is None for each in places for place in each):
+        return None
+    values = np.array([[each[step][score] for step in steps] for each in rows], np.float64)
+    spread = values.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(len(steps))
+    return Band(np.mean(np.array(places, np.float64), axis=0), values.mean(axis=0), spread)
+
+
+def _place(run: Logged, row: dict[str, Any], against: str) -> float | None:
+    if against == "flops":
+        each = run.facts.get("flops_per_step")
+        return each * row["step"] if each else None if row["step"] else 0.0
+    value = row.get({"steps": "step", "tokens": "tokens", "time": "elapsed"}[against])
+    return value / 60 if against == "time" and value is not None else value
+
+
+def _band(axis: Axes, name: str, band: Band, drawing: dict[str, Any]) -> None:
+    if len(band.x) == 1:
+        line = {"color": drawing["color"], "linestyle": drawing["linestyle"], "linewidth": 1}
+        axis.axhline(band.mean[0], label=plain(name), **line)
+        return
+    marks = max(1, len(band.x) // 8)
+    axis.plot(band.x, band.mean, markersize=3.5, markevery=marks, linewidth=1.2, label=plain(name), **drawing)
+    if np.any(band.spread):
+        low, high = band.mean - band.spread, band.mean + band.spread
+        axis.fill_between(band.x, low, high, color=drawing["color"], alpha=0.2, linewidth=0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from research.types import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 WIDTH = 3.4
@@ -43,8 +46,64 @@ def drawn(path: pathlib.Path, width: float, height: float) -> Iterator[Figure]:
 
     # Type 42 fonts stay text: several venues refuse the default, which draws letters. No pyplot: it needs no display.
     fonts = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "pdf.fonttype": 42, "svg.fonttype": "none"}
-    with matplotlib.rc_context(fonts):
+    with matplotlib.rc_context(fonts | {"axes.formatter.use_mathtext": True}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks are drawn as boxes
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=200)
+
+
+def plain(text: str, longest: int = 28) -> str:
+    """Return a name as figures show it: without formulas in it, cut where it is longer than a column has room for."""
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text.replace("$", r"\$")
+
+
+def legend_height(names: Sequence[str]) -> float:
+    """Return the inches that `legend` takes for `names`."""
+    return 0.16 * -(-len(names) // _abreast(names)) + 0.1
+
+
+def legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Write one legend of all curves below the panels, where it covers none of them."""
+    found = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    if found:
+        options = {"loc": "outside lower center", "frameon": False, "handlelength": 2.6, "columnspacing": 1.2}
+        figure.legend(found.values(), found.keys(), ncols=_abreast(list(found)), **options)
+
+
+def _abreast(names: Sequence[str]) -> int:
+    """Return how many names fit beside one another in a column's width."""
+    longest = min(28, max(map(len, names), default=0))
+    return max(1, min(len(names), int(60 / (longest + 9))))
+
+
+def logarithmic(axis: Axis) -> None:
+    """Make `axis` logarithmic, after what is on it is drawn; ticks are numbers people read: 50, 2 M, 3 x 10^13."""
+    from matplotlib import ticker
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    if high < 8 * low:
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
+    elif high < 500 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    else:
+        return
+    axis.set_minor_locator(ticker.NullLocator())
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: readable(value)))
+
+
+def readable(value: float) -> str:
+    """Return a number as a tick says it: 0.5, 20,000, 4 M, 3 x 10^13."""
+    if 1e-3 <= abs(value) < 1e5 or value == 0:
+        return f"{value:,g}"
+    if 1e5 <= abs(value) < 1e11:
+        return f"{value / 1e6:,g} M"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    times = "" if float(mantissa) == 1 else rf"{float(mantissa):g}\times"
+    return f"${times}10^{{{int(exponent)}}}$"

@@ -119,4 +119,4 @@ def _curve(axis: Axes, name: str, points: list[Point], i: int) -> None:
     x, mean, low, high = np.array(points, np.float64).T  # None becomes nan, which is not drawn
     axis.plot(x, mean, markersize=4, label=name, **drawing)
     axis.fill_between(x, low, high, color=drawing["color"], alpha=0.2, linewidth=0)
-    axis.vlines(x, low, high, color=drawing["color"], linewidth=1)  # of a point whose neighbours have none, all that shows
+    axis.vlines(x, low, high, color=drawing["color"], linewidth=1)  # all that shows of a lone interval

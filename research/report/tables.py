@@ -1,0 +1,145 @@
+"""A table apart from its format: heads over columns, cells of text that may be bold, underlined or noted, and notes."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from research.report import costs, fields
+from research.report.cells import Cell, Grid, Key
+from research.report.statistics import LEVEL
+
+if TYPE_CHECKING:
+    from research.report.significance import Comparison
+
+DIRTY = "†"
+NAMES = {"bleu": "BLEU", "chrf": "chrF", "macro_f1": "macro F1", "f1": "F1", "loss": "loss (nats)"}
+
+
+class Text(NamedTuple):
+    """One cell."""
+
+    text: str
+    notes: str = ""  # letters of the notes that it refers to, and marks
+    bold: bool = False
+    underlined: bool = False
+
+
+class Head(NamedTuple):
+    """One head, over `span` columns."""
+
+    text: str
+    span: int = 1
+
+
+class Table(NamedTuple):
+    """Rows of equal length under one row of heads, or two."""
+
+    title: str
+    heads: list[list[Head]]
+    rows: list[list[Text]]
+    left: int  # columns that hold words and are aligned left; the others are numbers
+    notes: list[tuple[str, str]]  # (letter or mark, text), below
+
+
+class Notes:
+    """Letters for reasons, the same reason the same letter."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, str] = {}
+
+    def letter(self, reason: str) -> str:
+        """Return the letter of `reason`, a new one where it is new."""
+        i = len(self.letters)
+        name = (string.ascii_lowercase[i // 26 - 1] if i >= 26 else "") + string.ascii_lowercase[i % 26]
+        return self.letters.setdefault(reason, name)
+
+
+def called(score: str) -> str:
+    """Return what a score is called in heads and figures."""
+    return NAMES.get(score, score.replace("_", " "))
+
+
+def results(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
+    """Return the table of results: rows' fields, scores of each column, and what each row cost."""
+    notes, cost_columns = Notes(), [costs.column(grid, name) for name in costs.NAMES]
+    places = {score: decimals(grid, score) for score in grid.scores}
+    row_names, column_names = grid.names(grid.rows, grid.row_keys), grid.column_names
+    body = []
+    for row in grid.row_keys:
+        cells = [grid.cells[row, column, score] for column in grid.column_keys for score in grid.scores]
+        first, *others = row_names[row]
+        dirty = any(cell.dirty for cell in cells)
+        line = [Text(first, DIRTY if dirty else ""), *map(Text, others), Text(_runs(grid, row))]
+        line += [score_text(cell, places[cell.score], grid.interval, notes) for cell in cells]
+        for cost in cost_columns:
+            text, reason = cost.text(grid.of_row(row))
+            line.append(Text(text, notes.letter(reason) if reason else ""))
+        body.append(line)
+    first = [*map(Head, fields.heads(grid.rows)), Head("runs")]
+    scores, last = list(map(Head, map(called, grid.scores))), [Head(cost.head) for cost in cost_columns]
+    heads = [[*first, *scores * len(grid.column_keys), *last]]
+    if grid.columns:
+        over = [Head(column_names[column], len(grid.scores)) for column in grid.column_keys]
+        heads.insert(0, [Head("", len(first)), *over, Head("", len(last))])
+    title = f"{', '.join(map(called, grid.scores))} on the {grid.split} split"
+    reasons = [(letter, reason) for reason, letter in notes.letters.items()]
+    return Table(title[:1].upper() + title[1:], heads, body, len(grid.rows), _said(grid, comparisons) + reasons)
+
+
+def _runs(grid: Grid, row: Key) -> str:
+    return costs.spanned([max(grid.cells[row, c, s].n for s in grid.scores) for c in grid.column_keys], str)
+
+
+def score_text(cell: Cell, decimals: int, kind: str, notes: Notes) -> Text:
+    """Return a cell's mean with its spread or interval, or a dash; reasons are noted."""
+    letters = ",".join(notes.letter(reason) for reason in cell.reasons)
+    if cell.mean is None:
+        return Text(fields.ABSENT, letters)
+    text = f"{cell.mean:,.{decimals}f}"
+    if kind == "bootstrap" and cell.low is not None:
+        text += f" [{cell.low:,.{decimals}f}, {cell.high:,.{decimals}f}]"
+    elif kind == "sd" and cell.spread is not None:
+        text += f" ± {cell.spread:,.{decimals}f}"
+    return Text(text, letters, cell.best, cell.tied)
+
+
+def decimals(grid: Grid, score: str) -> int:
+    """Return how many decimals give the smallest value four significant digits, three where it is below 1."""
+    known = [abs(cell.mean) for cell in grid.cells.values() if cell.score == score and cell.mean]
+    if not known:
+        return 2
+    least = math.floor(math.log10(min(known)))
+    return 3 if least < 0 else max(0, 3 - least)
+
+
+def _said(grid: Grid, comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
+    """Return what the marks and intervals mean, only of those that are there."""
+    cells, said = list(grid.cells.values()), []
+    if any(cell.n > 1 for cell in cells):
+        what = "mean ± standard deviation" if grid.interval == "sd" else "mean [95 % bootstrap interval]"
+        said.append(f"{what} over seeds")
+    elif any(cell.low is not None for cell in cells):
+        said.append("value [95 % bootstrap interval over documents or examples]")
+    if any(cell.best for cell in cells):
+        said.append("best in bold")
+    decided = [each for each in comparisons if each.p is not None]
+    if decided:
+        over = " or ".join(dict.fromkeys(f"{each.test.n:,} {each.over}" for each in decided))
+        tied = any(cell.tied for cell in cells)
+        what = "underlined: not significantly worse" if tied else "all others tested are significantly worse"
+        said.append(f"{what} (paired permutation test over {over}, Holm-corrected, p {'≥' if tied else '<'} {LEVEL:g})")
+    found = [("", _sentence("; ".join(said)))] if said else []
+    for reason in dict.fromkeys(each.reason for each in comparisons if each.reason):
+        rows = [grid.row_names[each.cell.row] for each in comparisons if each.reason == reason]
+        what = "Not tested" if len(rows) == len(comparisons) else f"Not tested: {', '.join(dict.fromkeys(rows))}"
+        found.append(("", f"{what} ({reason})."))
+    if any(cell.dirty for cell in cells):
+        found.append((DIRTY, "from a working tree with changes that no commit holds"))
+    return found
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
