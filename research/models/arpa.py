@@ -40,8 +40,9 @@ LOG_10 = math.log(10)
 def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike) -> None:
     """Write `model` to `path` (gzipped if it ends in .gz), whole or not at all; `words` are the V spellings of its ids.
 
-    The end of a sentence is written `</s>` whatever its spelling, and ids that are never predicted not at all. Without a
-    word `<unk>` the file has none, as the vocabulary is closed: KenLM then warns and gives unknown words 10^-100.
+    The end of a sentence is written `</s>` whatever its spelling, and ids that are never predicted not at all.
+    Without a word `<unk>` the file has none, as the vocabulary is closed: KenLM then warns and gives unknown words
+    10^-100.
 
     Raises:
         UserError: The model has a cache or words without probability (maximum likelihood), which the format cannot
@@ -52,7 +53,7 @@ def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike)
     if not all(np.isfinite(values).all() for level in model.levels[1:] for values in level[1:]) or not np.isfinite(
         model.levels[0].backoffs
     ).all():
-        raise UserError("an ARPA file cannot hold probabilities of zero (maximum-likelihood): take another ngram.smoothing")
+        raise UserError("an ARPA file cannot hold probabilities of zero (maximum-likelihood): change ngram.smoothing")
     spoken = np.isfinite(model.levels[0].log_probs)
     names = _spellings(words, spoken, model.eos)
     spoken[model.eos] = True
@@ -90,7 +91,7 @@ def read_arpa(path: str | os.PathLike, words: Sequence[str] = (), eos: int = 0) 
 
     Raises:
         UserError: The file is cut short or no ARPA file, a count is wrong, a line has another number of fields or what
-            is no number, a word is unknown, an n-gram comes twice or its history not at all; the message names the line.
+            is no number, a word is unknown, an n-gram comes twice or its history never; the message names the line.
     """
     names = [END if at == eos else word for at, word in enumerate(words)] or [END]
     known = {name.encode(): at for at, name in enumerate(names)}
@@ -124,7 +125,7 @@ class _Lines:
         self.file.close()
 
     def next(self, missing: str = "\\end\\: it is cut short, fetch it anew") -> list[bytes]:
-        """Return the fields of the next line that has any; the error for a file that has none says what is `missing`."""
+        """Return the fields of the next line that has any; the error where there is none says what is `missing`."""
         while line := self._line():
             if fields := line.split():
                 return fields
@@ -209,7 +210,7 @@ def _section(lines, n, size, last, names, known, closed, levels) -> Iterator[tup
             numbers.append(lines.number)
         at = np.array(numbers)
         keys = np.array(ids, np.int64) if n == 1 else _rows(lines, levels, np.array(ids, np.int64), at)
-        yield keys, np.array(probs, np.float32) * np.float32(LOG_10), np.array(weights, np.float32) * np.float32(LOG_10), at
+        yield keys, *((np.array(logs) * LOG_10).astype(np.float32) for logs in (probs, weights)), at
 
 
 def _level(lines, n, keys, probs, weights, numbers, size, eos, last) -> Level:
@@ -237,7 +238,8 @@ def _rows(lines: _Lines, levels: list[Level], ids: np.ndarray, numbers: np.ndarr
     for level, word in zip(levels[1:], ids[:, 1:-1].T, strict=True):
         row = lookup(level.keys, row * size + word).astype(np.int64)
         if (row < 0).any():
-            raise lines.wrong("the n-gram's first words are no n-gram of the order before", int(numbers[np.argmin(row)]))
+            number = int(numbers[np.argmin(row)])
+            raise lines.wrong("the n-gram's first words are no n-gram of the order before", number)
     return row * size + ids[:, -1]
 
 
@@ -260,7 +262,7 @@ def _spellings(words: Sequence[str], spoken: np.ndarray, eos: int) -> np.ndarray
         if not words[at] or SPACE & set(words[at]):
             raise UserError(f"word {at}, {words[at]!r}, is empty or has white space, which an ARPA file cannot hold")
         if words[at] in seen:
-            raise UserError(f"word {at}, {words[at]!r}, is the spelling of another one, which an ARPA file cannot tell apart")
+            raise UserError(f"word {at}, {words[at]!r}, is the spelling of another one: give each word its own")
         seen.add(words[at])
     return np.array(words, dtype=object)
 

@@ -1,11 +1,11 @@
-"""Counts of n-grams in sorted arrays: an n-gram's key is its history's row in the table of the order before, and its word.
+"""Counts of n-grams in sorted arrays, whose keys are a history's row in the table of the order before, and a word.
 
-Rows are ids: the history `a b` of `a b c` is the row of `a b` among the bigrams, and the key of `a b c` is that row times
-V plus c. A table is its keys, sorted, so that a look-up is a binary search, the successors of a history lie side by side,
-and the table of single words is all V of them: row and word are one.
+Rows are ids: the history `a b` of `a b c` is the row of `a b` among the bigrams, and the key of `a b c` is that row
+times V plus c. A table is its keys, sorted, so that a look-up is a binary search, the successors of a history lie
+side by side, and the table of single words is all V of them: row and word are one.
 
-A document's history begins with one `<s>`, for which the id of the end-of-sentence token stands, as it has no other use in
-a history: what a history would have before that token is never looked at.
+A document's history begins with one `<s>`, for which the id of the end-of-sentence token stands, as it has no other
+use in a history: what a history would have before that token is never looked at.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Counts(NamedTuple):
 
 
 def count(tokens: np.ndarray, starts: np.ndarray | None, order: int, size: int, eos: int) -> list[Counts]:
-    """Return the n-grams of the orders 1 to `order` in `tokens` int[N], whose documents begin where `starts` uint8[N] is 1.
+    """Return the n-grams of the orders 1 to `order` in `tokens` int[N]; documents begin where `starts` uint8[N] is 1.
 
     What is held in memory is the tables. Between two orders every token has one number, the row of the n-gram that it
     ends, which is written to a temporary file (4 bytes a token, read and written from end to end): to look it up anew
@@ -52,7 +52,8 @@ def count(tokens: np.ndarray, starts: np.ndarray | None, order: int, size: int, 
     for piece in pieces(total):
         part = np.asarray(tokens[piece], np.int64)
         if part.size and not 0 <= part.min() <= part.max() < size:
-            raise UserError(f"token id {part.max() if part.min() >= 0 else part.min()} is outside a vocabulary of {size}")
+            wrong = part.max() if part.min() >= 0 else part.min()
+            raise UserError(f"token id {wrong} is outside a vocabulary of {size}")
         single += np.bincount(part, minlength=size)
     found = [Counts(np.arange(size, dtype=np.int64), single.astype(np.uint32))]
     if order == 1 or not total:
@@ -94,8 +95,8 @@ def matches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, for the orders 1 to n, (histories, rows), both int32[T]; -1 where the table has none.
 
-    `rows` are those of the n-grams that the `tokens` int[T] end, in `tables`; `histories` those of the n - 1 tokens before
-    each, in the table of the order before (0 for order 1). A history that would reach past `<s>` has none.
+    `rows` are those of the n-grams that the `tokens` int[T] end, in `tables`; `histories` those of the n - 1 tokens
+    before each, in the table of the order before (0 for order 1). A history that would reach past `<s>` has none.
     """
     words = np.asarray(tokens, np.int64)
     first = boundaries(words, starts, eos)
@@ -171,7 +172,7 @@ def _keys(tokens, starts, rows, n, size, eos) -> Iterator[tuple[slice, np.ndarra
 
 
 def _histories(rows: np.ndarray, last: int, first: np.ndarray, n: int, eos: int) -> np.ndarray:
-    """Return int32[T]: the row of each token's history of n - 1 tokens: of what ends one token earlier, within a document."""
+    """Return int32[T]: the row of the n - 1 tokens before each, which is what ends one earlier, within a document."""
     histories = np.empty(len(rows), np.int32)
     histories[:1] = last
     histories[1:] = rows[:-1]

@@ -51,7 +51,7 @@ def validate(ngram: Ngram) -> Ngram:
     if not 0 <= ngram.cache < 1:
         raise UserError(f"ngram.cache is {ngram.cache}: it must be at least 0 and less than 1")
     if not ngram.cache_sizes or min(ngram.cache_sizes) < 1:
-        raise UserError(f"ngram.cache_sizes is {ngram.cache_sizes}: give sizes of at least 1 (for no cache, ngram.cache 0)")
+        raise UserError(f"ngram.cache_sizes is {ngram.cache_sizes}: give sizes of at least 1 (ngram.cache 0: none)")
     if ngram.vocab_size < 0:
         raise UserError(f"ngram.vocab_size is {ngram.vocab_size}: it must not be negative")
     return ngram
@@ -62,15 +62,15 @@ class Level(NamedTuple):
 
     keys: np.ndarray  # int64[M], sorted and distinct; order 1: 0 to V - 1
     log_probs: np.ndarray  # float32[M]: natural logarithms, what shorter n-grams add included
-    backoffs: np.ndarray  # float32[M]: logarithm of what is left of a history's mass for shorter ones; float32[0] at the top
+    backoffs: np.ndarray  # float32[M]: logarithms of what histories leave to shorter ones; float32[0] at the top
 
 
 @dataclass(frozen=True, eq=False)
 class NgramModel:
     """A back-off model: a seen n-gram has its own probability, any other its history's weight times the shorter one's.
 
-    Every smoothing comes to this, interpolated ones too, and it is what ARPA files hold. A document begins with `<s>`, for
-    which `eos` stands in histories; `<s>` itself is never predicted.
+    Every smoothing comes to this, interpolated ones too, and it is what ARPA files hold. A document begins with
+    `<s>`, for which `eos` stands in histories; `<s>` itself is never predicted.
     """
 
     levels: tuple[Level, ...]
@@ -136,12 +136,13 @@ class NgramModel:
                 found += shorter.backoffs[history]
                 found[level.keys[first:last] - history * np.int64(self.size)] = level.log_probs[first:last]
         if self.cache and len(context):
-            held = [np.bincount(context[-size:], minlength=self.size) / min(len(context), size) for size in self.cache_sizes]
+            lasts = [context[-size:] for size in self.cache_sizes]
+            held = [np.bincount(last, minlength=self.size) / len(last) for last in lasts]
             found = _mixed(found, np.mean(held, 0), self.cache)
         return found
 
     def sample(self, draw: np.random.Generator, context: Sequence[int] = (), most: int = 100) -> list[int]:
-        """Return up to `most` tokens drawn one after the other to follow `context`, the last one `eos` if it was drawn."""
+        """Return up to `most` tokens drawn one after the other to follow `context`; `eos` ends them."""
         read = list(context)
         for _ in range(most):
             scores = self.next_log_probs(read)

@@ -12,7 +12,7 @@ from research.models.ngram import Level, Ngram, NgramModel, validate
 from research.types import UserError
 
 FALLBACK = (0.5, 1.0, 1.5)  # discounts of a text too small to estimate them from: those of KenLM's --discount_fallback
-SURE = 0.9999  # the largest weight of an order in Jelinek-Mercer: whatever the held-out text has, no word becomes impossible
+SURE = 0.9999  # the largest weight of an order in Jelinek-Mercer, so that no word ever becomes impossible
 HELD_OUT = 1 << 20  # tokens that Jelinek-Mercer's weights are fitted on at most: one number for each order
 
 
@@ -27,19 +27,20 @@ def estimate(
 ) -> NgramModel:
     """Return the model that `ngram` describes of `tokens` int[N], in documents that begin where `starts` uint8[N] is 1.
 
-    Every order is `(c(hw) - D) * scale(h) + left(h) * p(w | shorter h)`, below single words the uniform distribution over
-    `vocab`; an unseen h leaves all to the shorter one. No n-gram is cut off. What differs are the counts and D:
+    Every order is `(c(hw) - D) * scale(h) + left(h) * p(w | shorter h)`, below single words the uniform distribution
+    over `vocab`; an unseen h leaves all to the shorter one. No n-gram is cut off. What differs are the counts and D:
 
     - maximum-likelihood: c(hw) / c(h), 0 for words that never follow h.
     - add-k: (c(hw) + k) / (c(h) + k V) for the longest histories, n - 1 words or from `<s>` on; 1 / V for unseen ones.
     - jelinek-mercer: an order's share is fitted on `held_out` by EM (Jelinek and Mercer, 1980), one weight an order.
     - absolute-discounting: D = n1 / (n1 + 2 n2) of each order's counts of counts (Ney, Essen and Kneser, 1994).
     - kneser-ney: the same D, and below the highest order the number of words that an n-gram follows for its count
-      (Kneser and Ney, 1995; interpolated as Chen and Goodman, 1998). N-grams from `<s>` on follow nothing and keep theirs.
+      (Kneser and Ney, 1995; interpolated as Chen and Goodman, 1998). N-grams from `<s>` on follow nothing and keep it.
     - modified-kneser-ney: D1, D2 and D3+ for counts of 1, 2 and more (Chen and Goodman, 1998, equation 26).
 
     A text without n-grams of an order that occur once or twice (three times too, for the modified one), or whose
-    discounts are not positive, gets KenLM's fall-back 0.5, 1 and 1.5, or 0.5, for that order; `facts["fallback"]` lists these.
+    discounts are not positive, gets KenLM's fall-back 0.5, 1 and 1.5, or 0.5, for that order; `facts["fallback"]`
+    lists these.
 
     Args:
         eos: The id that ends a document, and stands for `<s>` in histories.
@@ -47,7 +48,7 @@ def estimate(
         held_out: Tokens and starts that `tokens` does not have; for Jelinek-Mercer only, and of a million the first.
 
     Raises:
-        UserError: A field is wrong, there are no tokens, one is outside `vocab`, or Jelinek-Mercer has nothing held out.
+        UserError: A field is wrong, there is no token or one outside `vocab`, or Jelinek-Mercer has no `held_out`.
     """
     validate(ngram)
     vocab = np.asarray(vocab, bool)
@@ -68,34 +69,36 @@ def estimate(
     words = int(vocab.sum())
     discounts = [np.zeros(2)] * ngram.order
     facts: dict[str, Any] = {"smoothing": ngram.smoothing, "tokens": len(tokens), "words": words}
+    # What an order's histories scale and leave is made when the order's turn comes: 16 bytes a history.
     if ngram.smoothing == "maximum-likelihood":
-        splits = [(1 / np.maximum(total, 1), np.zeros(len(total))) for total in totals]
+        splits = ((1 / np.maximum(total, 1), np.zeros(len(total))) for total in totals)
     elif ngram.smoothing == "add-k":
         facts["k"] = ngram.k
         longest = [*_beginnings(tables, size, eos)[:-1], np.ones(len(totals[-1]), bool)]
-        splits = [_added(total, ngram.k * words, which) for total, which in zip(totals, longest, strict=True)]
+        splits = (_added(total, ngram.k * words, which) for total, which in zip(totals, longest, strict=True))
     elif ngram.smoothing == "jelinek-mercer":
-        facts["weights"] = _fitted(found, totals, vocab, eos, held_out)
-        splits = [(weight / np.maximum(total, 1), np.full(len(total), 1 - weight))
-                  for weight, total in zip(facts["weights"], totals, strict=True)]  # fmt: skip
+        facts["weights"] = weights = _fitted(found, totals, vocab, eos, held_out)
+        shares = zip(totals, weights, strict=True)
+        splits = ((weight / np.maximum(total, 1), np.full(len(total), 1 - weight)) for total, weight in shares)
     else:
         estimated = [_discounts(of, ngram.smoothing == "modified-kneser-ney") for of in amounts]
         discounts = [of for of, _ in estimated]
         facts["discounts"] = [of[1:].tolist() for of in discounts]
         facts["fallback"] = [n for n, (_, failed) in enumerate(estimated, 1) if failed]
-        freed = [sums(*each, size, len(total), of) for *each, total, of in zip(tables, amounts, totals, discounts, strict=True)]
-        splits = [(1 / np.maximum(total, 1), lost / np.maximum(total, 1)) for total, lost in zip(totals, freed, strict=True)]
-    for total, (_, left) in zip(totals, splits, strict=True):
-        left[total == 0] = 1  # a history that nothing follows: what a cut text ends in
-    levels = _levels(tables, amounts, links, discounts, splits, vocab)
+        each_order = zip(tables, amounts, totals, discounts, strict=True)
+        splits = (_discounted(keys, of, size, total, discount) for keys, of, total, discount in each_order)
+    del found
+    levels = _levels(tables, amounts, links, totals, discounts, splits, vocab)
     return NgramModel(levels, eos, ngram.cache, ngram.cache_sizes, facts)
 
 
-def _levels(tables, amounts, links, discounts, splits, vocab) -> tuple[Level, ...]:
+def _levels(tables, amounts, links, totals, discounts, splits, vocab) -> tuple[Level, ...]:
     """Return the tables with their probabilities, from the shortest n-grams up."""
-    size, probs, backoffs = len(vocab), [], [left.astype(np.float32) for _, left in splits[1:]]
+    size, probs, backoffs = len(vocab), [], []
     lower = np.array([1 / vocab.sum()])  # of the empty n-gram, which every single word is without its first
-    for keys, counted, link, discount, (scale, left) in zip(tables, amounts, links, discounts, splits, strict=True):
+    every = zip(tables, amounts, links, totals, discounts, splits, strict=True)
+    for keys, counted, link, total, discount, (scale, left) in every:
+        left[total == 0] = 1  # a history that nothing follows: what a cut text ends in
         own = np.empty(len(keys), np.float32)
         for piece in pieces(len(keys)):
             history, times = keys[piece] // size, counted[piece]
@@ -104,11 +107,18 @@ def _levels(tables, amounts, links, discounts, splits, vocab) -> tuple[Level, ..
         if not probs:
             own[~vocab] = 0
         probs.append(own)
+        backoffs.append(left.astype(np.float32))
         lower = own
     with np.errstate(divide="ignore"):
         for each in (*probs, *backoffs):
             np.log(each, out=each)
-    return tuple(map(Level, tables, probs, [*backoffs, np.zeros(0, np.float32)]))
+    return tuple(map(Level, tables, probs, [*backoffs[1:], np.zeros(0, np.float32)]))
+
+
+def _discounted(keys, amounts, size, total, discount) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scale of discounted counts and the share of a history's mass that the discounts free."""
+    scale = 1 / np.maximum(total, 1)
+    return scale, sums(keys, amounts, size, len(total), discount) * scale
 
 
 def _added(total: np.ndarray, added: float, longest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

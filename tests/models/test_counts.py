@@ -1,4 +1,4 @@
-"""Counting: the same n-grams as dictionaries have, whatever the chunks; links lead to the n-gram without its first word."""
+"""Counting: the n-grams that dictionaries have, whatever the chunks; links lead to what lacks the first word."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ texts = st.lists(st.integers(0, V - 1), max_size=60)
 streams = texts.flatmap(
     lambda text: st.tuples(
         st.just(np.array(text, np.uint16)),
-        st.none() | st.lists(st.integers(0, 1), min_size=len(text), max_size=len(text)).map(lambda s: np.array(s, np.uint8)),
+        st.none() | st.lists(st.integers(0, 1), min_size=len(text), max_size=len(text)).map(np.uint8),
     )
 )
 
