@@ -4,12 +4,14 @@ import hashlib
 import pathlib
 import re
 import tomllib
+import typing
 
 import pytest
 
-from research.config import load_experiment
+from research.config import Optimizer, load_experiment
 from research.data.sources import Source
 from research.interop import card
+from research.models.arch import Arch
 from tests.test_experiments import FILES, local  # noqa: F401 (a fixture)
 
 RECORDS = {
@@ -23,15 +25,27 @@ FIELDS = {"kind", "title", "licence", "source", "bibtex"}
 def test_a_record_says_what_it_is_on_what_terms_and_how_it_is_cited(name):
     record = RECORDS[name]
     files = {"sha256"} if record["kind"] in ("dataset", "checkpoint") else set()
-    assert FIELDS | files <= record.keys() <= FIELDS | files | {"note"}
+    assert FIELDS | files <= record.keys() <= FIELDS | files | {"note", "fields" if record["kind"] == "paper" else "names"}
     assert record["kind"] in ("dataset", "checkpoint", "paper")
-    assert all(record[field].strip() for field in record.keys() - {"sha256"})
+    assert all(record[field].strip() for field in record.keys() - {"sha256", "names", "fields"})
     assert re.fullmatch(r"https://[^\s/]+/\S+", record["source"])
     [(key, fields)] = re.findall(r"^@\w+\{(\w+),\n(.*?)^\}$", record["bibtex"], re.MULTILINE | re.DOTALL)
     assert {"title", "author", "year"} <= set(re.findall(r"^  (\w+) = \{.*\},?$", fields, re.MULTILINE))
     assert fields.count("{") == fields.count("}") and re.search(r"\d{4}", key)
     for file, checksum in record.get("sha256", {}).items():
         assert pathlib.PurePath(file).name == file and re.fullmatch(r"[0-9a-f]{64}", checksum)
+
+
+def test_papers_of_methods_name_fields_and_values_that_runs_have():
+    from research.models import ladder, ngram  # shapes of arch, which are not all of one class
+
+    kinds = {"optimizer": [Optimizer], "arch": [Arch, ladder.Recurrent, ladder.FeedForward, ngram.Ngram]}
+    papers = {name: record["fields"] for name, record in RECORDS.items() if "fields" in record}
+    assert len(papers) > 5
+    for path, values in ((path, values) for fields in papers.values() for path, values in fields.items()):
+        group, field = path.split(".")
+        options = [typing.get_args(typing.get_type_hints(kind)[field]) for kind in kinds[group] if hasattr(kind(), field)]
+        assert values and any(set(values) <= set(each) for each in options), path
 
 
 def test_every_local_data_set_and_tokenizer_of_an_experiment_has_a_record(local):  # noqa: F811

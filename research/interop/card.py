@@ -14,12 +14,12 @@ from research.data.sources import Source, kind, name
 from research.models.arch import Arch
 from research.objectives import OBJECTIVES
 from research.report import logs
+from research.report.records import RECORDS
 from research.types import HeadKind, Structure, UserError, Vocabulary
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
 
-RECORDS = pathlib.Path(__file__).resolve().parents[2] / "third_party"
 UNRECORDED = "not recorded"
 METRICS = {
     "loss": "loss, nats a scored token",

@@ -172,9 +172,8 @@ def check_seeds(runs: Sequence[Logged], by_seed: bool = False) -> None:
     seen: dict[Any, Logged] = {}
     for run in runs:
         if run.seed in seen:
-            raise UserError(
-                f"{seen[run.seed].id} and {run.id} are the same run, seed {run.seed} of one configuration: leave one out"
-            )
+            both = f"{seen[run.seed].id} and {run.id}"
+            raise UserError(f"{both} are the same run, seed {run.seed} of one configuration: leave one out")
         seen[run.seed] = run
 
 

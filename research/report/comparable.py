@@ -52,6 +52,20 @@ def groups(grid: Grid, cells: list[Cell]) -> list[list[Cell]]:
     return found
 
 
+def apart(grid: Grid, runs: list[Logged], score: str) -> str:
+    """Return why scores of `runs` over training may not be drawn in one panel, or an empty string."""
+    told = any(path.startswith("data.") for path in (*grid.rows, *grid.columns))
+    for run in runs[1:]:
+        both = f"{runs[0].id} and {run.id}"
+        if _kind(run) != _kind(runs[0]):
+            return f"{both} have different objectives"
+        if not told and _text(run) != _text(runs[0]):
+            return f"{both} have different data"
+        if score in OF_TOKENS and run.objective.get("name") not in LABELLED and run.tokenizer != runs[0].tokenizer:
+            return f"{both} have different tokenizers"
+    return ""
+
+
 def _refuse_other_objective(a: Logged, b: Logged, score: str) -> None:
     if a.holder(score) is a.generated or b.holder(score) is b.generated:
         return  # scores of texts, however they were made

@@ -89,7 +89,7 @@ def logarithmic(axis: Axis) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
     if high < 8 * low:
-        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
     elif high < 500 * low:
         axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     else:

@@ -10,7 +10,7 @@ from research.report.tables import Head, Table, Text
 # Signs are of the fonts of formulas: those of text (\textpm) are bitmaps in old fonts, which several venues refuse.
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"{\char96}", "-": "{-}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"{\char96}",
     **{c: f"\\{c}" for c in "&%_#${}"},
     "±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--", "—": "---", "…": r"\ldots{}",
     "†": r"$^\dagger$", "−": "$-$", "→": r"$\rightarrow$", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}",
@@ -26,22 +26,23 @@ RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 def escape(text: str) -> str:
     """Return `text` as LaTeX that sets it, whatever is in it; letters that pdflatex lacks become their code points."""
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: f"\0{found[0].translate(RAISED)}\1", text)
-    # A hyphen stands alone: two of them would be set as a dash.
-    text = re.sub(r"(?<!-)-(?!-)", "\2", text)
-    done = "".join(map(_letter, text))
-    return done.replace("\0", "$^{").replace("\1", "}$").replace("\2", "-")
+    return re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+|--+|.", lambda found: _set(found[0]), text, flags=re.DOTALL)
 
 
-def _letter(letter: str) -> str:
-    if letter in SPECIAL:
-        return SPECIAL[letter]
-    if letter.isascii():
-        return " " if letter.isspace() else letter
-    base, *marks = unicodedata.normalize("NFD", letter)
+def _set(text: str) -> str:
+    """Return the LaTeX of one letter, of raised digits, or of several hyphens, which must not become a dash."""
+    if text in SPECIAL:
+        return SPECIAL[text]
+    if text[0] == "-":
+        return text.replace("-", "{-}") if len(text) > 1 else text
+    if text.isascii():
+        return text if text.isprintable() else " "
+    if ord(text[0]) in RAISED:
+        return f"$^{{{text.translate(RAISED)}}}$"
+    base, *marks = unicodedata.normalize("NFD", text)
     if base.isascii() and len(marks) == 1 and marks[0] in ACCENTS:
         return f"\\{ACCENTS[marks[0]]}{{{base}}}"
-    return f"\\texttt{{U+{ord(letter):04X}}}"
+    return f"\\texttt{{U+{ord(text):04X}}}"
 
 
 def latex(table: Table) -> str:

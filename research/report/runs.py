@@ -146,7 +146,7 @@ def load(folders: Sequence[pathlib.Path], split: str) -> list[Logged]:
 
 def _no_run(folder: pathlib.Path) -> str:
     if not folder.is_dir():
-        return f"no run in {folder}: there is no such folder"
+        return f"no run in {folder}: {'it is no folder' if folder.exists() else 'there is no such folder'}"
     within = sorted(path.parent for path in folder.glob(f"*/{logs.RUN}"))
     more = f"it holds {len(within)} runs: give {folder}/*" if within else "give the folder that train wrote (--out)"
     return f"no run in {folder}: there is no {logs.RUN}; {more}"

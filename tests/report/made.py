@@ -16,7 +16,7 @@ def configuration(name="lstm", seed=0, **fields):
         "arch": {"family": "recurrent", "cell": "lstm", "width": 200, "layers": 2},
         "objective": {"name": "causal"},
         "data": {
-            "sources": [{"path": "/data/ptb", "name": "", "column": "text", "train": "train", "test": "test", "share": 1.0}],
+            "sources": [{"path": "/data/ptb", "name": "", "train": "train", "test": "test", "share": 1.0}],
             "cleaning": {"wikitext": False, "overlap": 0},
             "tokenizer": {"path": "", "kind": "word"},
             "length": 35,
@@ -75,7 +75,8 @@ def run(
         "resumed": [],
     }
     (folder / "run.json").write_text(json.dumps(record))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(loss, seconds, ended, trained)))
+    logged = rows(loss, seconds, ended, trained)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged))
     if scores:
         score(folder, loss, seed, units, fingerprint, scale, more, split)
     return folder

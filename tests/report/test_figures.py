@@ -110,5 +110,6 @@ def test_another_suffix_is_a_mistake_told_in_one_line(tmp_path):
 def test_scores_and_figures_import_nothing_heavy_before_they_are_used():
     modules = [f"research.tasks.{name}" for name in ("counts", "label_scores", "entities", "text_scores")]
     heavy = {"jax", "sklearn", "scipy", "sacrebleu", "rouge_score", "nltk", "matplotlib", "transformers"}
-    code = f"import sys, research.report.figures, research.report.intervals, {', '.join(modules)}; print(*sorted({heavy!r} & set(sys.modules)))"
+    modules += [f"research.report.{name}" for name in ("figures", "intervals", "write")]
+    code = f"import sys, {', '.join(modules)}; print(*sorted({heavy!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

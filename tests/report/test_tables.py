@@ -1,0 +1,167 @@
+"""Tables say what cells hold, with units and reasons, the same in every format; nothing in a name breaks one."""
+
+import csv
+import io
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research.report import costs, latex, markdown, page, provenance, runs, significance, spreadsheet, tables
+from research.report.cells import arrange
+from tests.report import made
+
+
+def grid_of(*folders, **options):
+    return arrange(runs.load(folders, "test"), "test", **options)
+
+
+def results(grid):
+    return tables.results(grid, significance.compare(grid))
+
+
+def texts(table):
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+@pytest.fixture
+def ladder(tmp_path):
+    return made.ladder(tmp_path)
+
+
+def test_the_ladder(ladder):
+    table = results(grid_of(*ladder))
+    assert [head.text for head in table.heads[0]] == [
+        "model", "runs", "perplexity", "parameters (M)", "tokens (M)", "FLOPs (10¹²)", "time (min)"
+    ]  # fmt: skip
+    found = texts(table)
+    assert found[0] == ["kn3", "1", "148.3", "1.96", "0.93", "–", "0.04"]
+    assert found[5] == ["transformer", "3", "113.9 ± 0.5", "4.70", "1.40", "58.0", "31.75"]
+    assert [row[2].bold for row in table.rows] == [False] * 5 + [True]
+    assert [row[2].underlined for row in table.rows] == [False] * 4 + [True, False]
+    assert table.rows[0][5].notes == "a" and table.notes[-1] == ("a", "run.json records no training FLOPs")
+    assert "paired permutation test over 200 sentences, Holm-corrected, p ≥ 0.05" in table.notes[0][1]
+    assert all(cell.text for row in table.rows for cell in row)  # a dash, never a blank
+
+
+def test_columns_of_data_have_heads_over_them_and_costs_are_ranges(ladder, tmp_path):
+    other = made.ladder(tmp_path / "more", "wikitext2", 0.25)
+    shape = {"rows": ["name"], "columns": ["sources.0.path"], "scores": ["perplexity", "loss"]}
+    table = results(grid_of(*ladder, *other[1:], **shape))
+    over, under = table.heads
+    assert [(head.text, head.span) for head in over] == [("", 2), ("ptb", 2), ("wikitext2", 2), ("", 4)]
+    assert [head.text for head in under][2:6] == ["perplexity", "loss (nats)"] * 2
+    assert texts(table)[0][:6] == ["kn3", "0–1", "148.3", "4.999", "–", "–"]
+    assert ("a", "no such run was given") in table.notes and table.rows[0][4].notes == "a"
+
+
+def test_a_dirty_tree_is_marked(tmp_path):
+    folders = [made.run(tmp_path / "a", "a"), made.run(tmp_path / "b", "b", dirty=True, loss=4.7)]
+    grid = grid_of(*folders)
+    table = results(grid)
+    assert [row[0].notes for row in table.rows] == ["", "†"]
+    assert ("†", "from a working tree with changes that no commit holds") in table.notes
+    assert [row[4].notes for row in provenance.table(grid).rows] == ["", "†"]
+
+
+def test_a_bootstrap_interval_is_in_the_cell(tmp_path):
+    table = results(grid_of(made.run(tmp_path / "a"), spread="bootstrap"))
+    assert re.fullmatch(r"99\.48 \[9\d\.\d\d, 10\d\.\d\d\]", table.rows[0][2].text)
+    assert table.notes[0][1] == "Value [95 % bootstrap interval over documents or examples]."
+
+
+def test_numbers_far_apart_are_powers_of_ten(tmp_path):
+    folders = [made.run(tmp_path / str(n), str(n), parameters=n, loss=4 + n / 1e9) for n in (12, 50_000, 124_000_000)]
+    table = results(grid_of(*folders))
+    assert [row[3] for row in texts(table)] == ["12", "5.00 × 10⁴", "1.24 × 10⁸"]
+    assert costs.scientific(1.3e15) == "1.30 × 10¹⁵" and costs.scientific(812) == "812"
+
+
+def test_csv_holds_every_cell_and_its_reason(ladder, tmp_path):
+    late = made.run(tmp_path / "late", "late", ended=False)
+    grid = grid_of(*ladder, late)
+    significance.compare(grid)
+    rows = list(csv.DictReader(io.StringIO(spreadsheet.as_csv(grid))))
+    assert len(rows) == 7 and rows[5]["best"] == "true" and rows[4]["not_significantly_worse"] == "true"
+    assert float(rows[5]["mean"]) == grid.cells[("transformer",), (), "perplexity"].mean and rows[5]["n"] == "3"
+    assert rows[6]["mean"] == "" and rows[6]["reason"] == "late: unfinished at step 800 of 2,000"
+
+
+def test_provenance_traces_every_cell(ladder, tmp_path):
+    late = made.run(tmp_path / "late", "late", ended=False)
+    grid = grid_of(*ladder, late)
+    found = provenance.provenance(grid)
+    assert [len(cell["runs"]) for cell in found] == [1, 1, 3, 3, 3, 3, 0]
+    assert sorted(run["run"] for cell in found for run in cell["runs"]) == sorted(folder.name for folder in ladder)
+    assert [run["run"] for run in found[-1]["left_out"]] == ["late"] and found[-1]["reasons"]
+    for cell in found[:-1]:
+        for run in cell["runs"]:
+            assert run["data"] == made.TEST and run["commit"].startswith("c0ffee") and run["step"] == 1800
+            assert re.fullmatch("[0-9a-f]{16}", run["configuration"]) and run["started"] and run["dirty"] is False
+    hashes = {run["configuration"] for cell in found for run in cell["runs"]}
+    assert len(hashes) == len(ladder)  # seeds are part of a configuration
+    table = provenance.table(grid)
+    assert len(table.rows) == len(ladder) + 1 and {len(row) for row in table.rows} == {len(table.heads[0])}
+
+
+def test_a_configuration_has_one_hash_whatever_the_order_of_its_keys(tmp_path):
+    import json
+
+    a, b = made.run(tmp_path / "a"), made.run(tmp_path / "b")
+    record = json.loads((b / "run.json").read_text())
+    record["resolved"] = dict(reversed(record["resolved"].items()))
+    (b / "run.json").write_text(json.dumps(record))
+    first, second = runs.load([a, b], "test")
+    assert first.hash == second.hash and list(first.resolved) != list(second.resolved)
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+AWKWARD = "50% of R&D_#1 {x} $5 ~a^b \\n <é> ß–¹⁵ 日 `q` \"p\" --o"
+
+
+def test_latex_escapes_everything():
+    assert latex.escape("50% R&D_#1 {x} $5 ~^\\<>") == (
+        r"50\% R\&D\_\#1 \{x\} \$5 \textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{}"
+    )
+    assert latex.escape("é ř ß 日 10⁻¹⁵ ± –") == r"\'{e} \v{r} \ss{} \texttt{U+65E5} 10$^{-15}$ $\pm$ --"
+    assert latex.escape("--out a-b") == "{-}{-}out a-b"
+
+
+@given(st.text())
+def test_latex_of_any_text_is_balanced_and_plain(text):
+    found = latex.escape(text)
+    assert found.isascii()
+    bare = found.replace("\\{", "").replace("\\}", "")
+    assert bare.count("{") == bare.count("}")
+    assert not re.search(r"(?<!\\)[&%#]", found) and re.sub(r"\\\$", "", found).count("$") % 2 == 0
+    assert not re.search(r"(?<!\\)_", found) and "\n" not in found
+
+
+@given(st.text())
+def test_markdown_of_any_text_stays_in_its_cell(text):
+    found = markdown.escape(text)
+    assert "\n" not in found and not re.search(r"(?<!\\)(\\\\)*[|<]", re.sub(r"\\[|<]", "", found))
+
+
+def test_every_format_has_every_cell(tmp_path):
+    folders = [made.run(tmp_path / "a", AWKWARD), made.run(tmp_path / "b", "b", ended=False)]
+    table = results(grid_of(*folders))
+    as_latex, as_markdown, as_html = latex.latex(table), markdown.markdown(table), page.table_section(table)
+    body = as_latex[as_latex.index("\\midrule") : as_latex.index("\\bottomrule")].splitlines()[1:]
+    assert len(body) == 2 and all(len(re.findall(r"(?<!\\)&", line)) == len(table.rows[0]) - 1 for line in body)
+    lines = [line for line in as_markdown.splitlines() if line.startswith("|")]
+    assert len(lines) == 4 and {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(table.rows[0]) + 1}
+    assert as_html.count("<td") == 2 * len(table.rows[0]) and "R&amp;D" in as_html and "<é>" not in as_html
+    for text in (as_latex, as_markdown, as_html):
+        assert "unfinished at step 800 of 2,000" in text and "99.48" in text
+    assert as_latex.isascii()
+
+
+def test_long_tables_break_and_may_be_empty():
+    heads, row = [tables.Head("a"), tables.Head("b")], [tables.Text("x/y_z"), tables.Text("1")]
+    table = tables.Table("t", [heads], [row], 2, [("†", "n")])
+    found = latex.long(table, [0.5, 0.4])
+    assert "x/\\allowbreak{}y\\_\\allowbreak{}z & 1" in found and "$\\dagger$" in found
+    assert "longtable}" not in latex.long(table._replace(rows=[]), [0.5, 0.4]).split("\n", 1)[1]
