@@ -99,7 +99,8 @@ def _cell(cell: Text) -> str:
         text = f"\\textbf{{{text}}}"
     if cell.underlined:
         text = f"\\underline{{{text}}}"
-    return text + (f"\\textsuperscript{{{escape_mark(cell.notes)}}}" if cell.notes else "")
+    text += f"\\textsuperscript{{{escape_mark(cell.notes)}}}" if cell.notes else ""
+    return text + (f"\\phantom{{{escape(cell.pad)}}}" if cell.pad else "")
 
 
 def _spanning(head: Head) -> str:

@@ -28,6 +28,7 @@ thead tr:last-child th { border-bottom: 1px solid var(--rule); }
 td { text-align: right; padding: .22rem .7rem; vertical-align: top; white-space: nowrap; }
 tbody tr:nth-child(5n) td { border-bottom: 1px solid var(--hair); } tbody tr:last-child td { border-bottom: 0; }
 td.long { white-space: normal; overflow-wrap: break-word; }
+.pad { visibility: hidden; }
 table.small { font-size: .82rem; } u { text-underline-offset: .2em; } sup { font-size: .7em; line-height: 0; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1.25rem;
   align-items: start; }
@@ -97,4 +98,5 @@ def _heads(row: Sequence[Head], left: int) -> str:
 def _cell(cell: Text) -> str:
     text = html.escape(cell.text)
     text = f"<b>{text}</b>" if cell.bold else f"<u>{text}</u>" if cell.underlined else text
-    return text + (f"<sup>{html.escape(cell.notes)}</sup>" if cell.notes else "")
+    text += f"<sup>{html.escape(cell.notes)}</sup>" if cell.notes else ""
+    return text + (f"<span class=pad>{html.escape(cell.pad)}</span>" if cell.pad else "")

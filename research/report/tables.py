@@ -25,6 +25,7 @@ class Text(NamedTuple):
     notes: str = ""  # letters of the notes that it refers to, and marks
     bold: bool = False
     underlined: bool = False
+    pad: str = ""  # set unseen behind the text, so that means stand below one another
 
 
 class Head(NamedTuple):
@@ -78,6 +79,9 @@ def results(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
             text, reason = cost.text(grid.of_row(row))
             line.append(Text(text, notes.letter(reason) if reason else ""))
         body.append(line)
+    for i in range(len(grid.rows) + 1, len(body[0]) - len(cost_columns)):
+        for line, text in zip(body, _padded([line[i] for line in body]), strict=True):
+            line[i] = text
     first = [*map(Head, fields.heads(grid.rows)), Head("runs")]
     scores, last = list(map(Head, map(called, grid.scores))), [Head(cost.head) for cost in cost_columns]
     heads = [[*first, *scores * len(grid.column_keys), *last]]
@@ -104,6 +108,14 @@ def score_text(cell: Cell, decimals: int, kind: str, notes: Notes) -> Text:
     elif kind == "sd" and cell.spread is not None:
         text += f" ± {cell.spread:,.{decimals}f}"
     return Text(text, letters, cell.best, cell.tied)
+
+
+def _padded(column: Sequence[Text]) -> list[Text]:
+    """Return the cells of a column, those without a spread padded by the longest one there."""
+    spreads = [mean.text[len(mean.text.split(" ")[0]) :] for mean in column]
+    longest = max(spreads, key=len)
+    plain = [not spread and mean.text != fields.ABSENT for mean, spread in zip(column, spreads, strict=True)]
+    return [mean._replace(pad=longest) if alone else mean for mean, alone in zip(column, plain, strict=True)]
 
 
 def decimals(grid: Grid, score: str) -> int:

@@ -42,6 +42,7 @@ def test_the_ladder(ladder):
     assert [row[2].underlined for row in table.rows] == [False] * 4 + [True, False]
     assert table.rows[0][5].notes == "a" and table.notes[-1] == ("a", "run.json records no training FLOPs")
     assert "paired permutation test over 200 sentences, Holm-corrected, p ≥ 0.05" in table.notes[0][1]
+    assert [row[2].pad for row in table.rows] == [" ± 0.6"] * 2 + [""] * 4  # means stand below one another
     assert all(cell.text for row in table.rows for cell in row)  # a dash, never a blank
 
 
