@@ -19,11 +19,17 @@ from research.data import cleaning, sources
 from research.data.batches import shares
 from research.data.corpus import Data
 from research.data.tokenizer import promised
-from research.models.arch import Arch, validate
+from research.models import ARCHITECTURES, validate
+from research.models.arch import Arch
+from research.models.ngram import Ngram
 from research.objectives import OBJECTIVES, TASKS
+from research.objectives.causal import Causal
 from research.types import UserError, did_you_mean
 
+AnyArch = functools.reduce(operator.or_, ARCHITECTURES.values())
 AnyObjective = functools.reduce(operator.or_, OBJECTIVES.values())
+UNIONS = {AnyArch: ("model", ARCHITECTURES), AnyObjective: ("name", OBJECTIVES)}
+"""Fields of one of several classes: which key of their JSON names the class, and the classes by name."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ class Run:
 
     name: str
     """What the run is called in logs and tables."""
-    arch: Arch
+    arch: AnyArch
     """Shape of the model."""
     objective: AnyObjective
     """What is predicted from what."""
@@ -215,7 +221,7 @@ def problem_of(run: Run) -> str:
 
 @functools.cache
 def _converter():
-    """Return the strict cattrs converter: unknown keys are errors, objectives carry their `name`."""
+    """Return the strict cattrs converter: unknown keys are errors, architectures and objectives carry their names."""
     import cattrs
     from cattrs.strategies import configure_tagged_union
 
@@ -229,8 +235,9 @@ def _converter():
 
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, number)
-    names = {cls: name for name, cls in OBJECTIVES.items()}
-    configure_tagged_union(AnyObjective, converter, tag_name="name", tag_generator=lambda cls: names[cls])
+    for union, (tag, classes) in UNIONS.items():
+        names = {cls: name for name, cls in classes.items()}
+        configure_tagged_union(union, converter, tag_name=tag, tag_generator=names.__getitem__)
     return converter
 
 
@@ -258,11 +265,12 @@ def _refuse_unknown(values: Any, cls: type, path: str) -> None:
     """Raise a UserError naming the nearest field for the first key of `values` that `cls` lacks."""
     import typing
 
-    if cls is AnyObjective and isinstance(values, dict):
-        name = values.get("name")
-        if name not in OBJECTIVES:
-            raise UserError(f"configuration: {path}name is {name!r}, not one of {', '.join(OBJECTIVES)}")
-        values, cls = {k: v for k, v in values.items() if k != "name"}, OBJECTIVES[name]
+    if cls in UNIONS and isinstance(values, dict):
+        tag, classes = UNIONS[cls]
+        name = values.get(tag)
+        if name not in classes:
+            raise UserError(f"configuration: {path}{tag} is {name!r}, not one of {', '.join(classes)}")
+        values, cls = {k: v for k, v in values.items() if k != tag}, classes[name]
     if not (dataclasses.is_dataclass(cls) and isinstance(values, dict)):
         return
     types = typing.get_type_hints(cls)
@@ -342,7 +350,10 @@ def check(run: Run, resolved: bool = False) -> None:
         if value < 0 or not math.isfinite(value):
             raise UserError(f"{name} is {value}: it must be above 0")
     given = [name for name, value in limits if value]
-    if len(given) != 1:
+    if isinstance(run.arch, Ngram):
+        if given:
+            raise UserError(f"{' and '.join(given)} given, but an n-gram model is counted in one pass: leave it 0")
+    elif len(given) != 1:
         raise UserError(
             f"{' and '.join(given)} are given: keep one of them and set the rest to 0"
             if given
@@ -371,6 +382,8 @@ def check(run: Run, resolved: bool = False) -> None:
     if run.batch_size % run.microbatches:
         raise UserError(f"batch_size {run.batch_size} does not divide into microbatches {run.microbatches}")
     _regular(run.optimizer, "no_decay", of="optimizer.")
+    if run.init.path and not isinstance(run.arch, Arch):
+        raise UserError(f"init.path is for transformers, and arch is {type(run.arch).__name__}: leave it out")
     if resolved or not run.init.path:
         _check_shape(run)
 
@@ -391,6 +404,8 @@ def _check_adapter(adapter: Adapter) -> None:
 def _check_shape(run: Run) -> None:
     """Refuse a model, an objective and rows that do not go together."""
     validate(run.arch)
+    if not isinstance(run.arch, Arch):
+        _check_ladder(run)
     problem = problem_of(run)
     if problem != "single_label" and (run.loss.label_smoothing or run.loss.z_loss):
         raise UserError(f"loss.label_smoothing and loss.z_loss are for one of several, not for {problem}: set them to 0")
@@ -410,6 +425,21 @@ def _check_shape(run: Run) -> None:
                 f"{run.arch.max_length}: lower the one or raise the other"
                 + (" (with --init.positions resize)" if run.init.path else "")
             )
+
+
+def _check_ladder(run: Run) -> None:
+    """Refuse what recurrent, feed-forward and n-gram models cannot do."""
+    name = type(run.arch).__name__
+    if not isinstance(run.objective, Causal):
+        raise UserError(f"a {name} model reads from left to right: objective must be Causal()")
+    if not run.data.cross_documents:
+        raise UserError(f"a {name} model carries what it read over to the next document: set data.cross_documents")
+    if isinstance(run.arch, Ngram) and len(run.data.sources) > 1:
+        raise UserError(f"an Ngram model is of one source, and data.sources names {len(run.data.sources)}: keep one")
+    if run.compute.remat:
+        raise UserError(f"compute.remat is for transformers, and arch is {name}: set it to False")
+    if run.adapter.method == "lora":
+        raise UserError(f"adapter.method lora is for transformers, and arch is {name}: use full or freeze")
 
 
 def check_data(data: Data) -> None:

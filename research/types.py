@@ -102,3 +102,4 @@ class State(NamedTuple):
     frozen: Any  # the others, nested; empty where all are trained
     opt_state: Any  # of the trainable ones
     averages: Any  # exponential moving average of the trainable ones, or an empty tuple
+    carry: Any = ()  # what each row of the last batch hands on to the next one's; empty where rows stand alone

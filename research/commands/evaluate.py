@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import itertools
 import json
 import pathlib
@@ -95,11 +96,16 @@ def main(arguments: list[str]) -> int:
     called = "all" if whole else split
     found = evaluated(options.run, options.checkpoint, split, source, partial(tell, called))
     scores = dict(found.scores) | ({"split": called} if whole else {})
+    if not options.source:
+        keep(options.run, split, options.checkpoint, scores, {"fingerprint": found.fingerprint, "units": found.units})
     if options.out or options.generate:
         from research.train.judged import judged
 
         told = judged(found, decoding, options.limit, options.tokenised)
         scores |= told.scores
+        if options.generate and not options.source:
+            more = {"fingerprint": found.fingerprint, "decoding": dataclasses.asdict(decoding), "limit": options.limit}
+            keep(options.run, f"{split}.generated", options.checkpoint, told.scores | {"step": found.scores["step"]}, more)
         if options.out:
             save(options.out, scores, told)
     if options.json:
@@ -113,6 +119,20 @@ def main(arguments: list[str]) -> int:
             if name in scores:
                 show(name, (name[:-1], *MEASURES), parts(scores[name]))
     return 0
+
+
+def keep(run: pathlib.Path, name: str, checkpoint: str, scores: dict[str, Any], more: dict[str, Any]) -> None:
+    """Write what was found of a run's own split into its folder, as scores/NAME.json, for `report`."""
+    from research.train.metrics import plain, write_atomically
+
+    when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    values = {"split": name.partition(".")[0], "checkpoint": checkpoint, "evaluated": when, **scores, **more}
+    values.pop("run", None)
+    try:
+        (run / "scores").mkdir(exist_ok=True)
+        write_atomically(run / "scores" / f"{name}.json", json.dumps(plain(values)) + "\n")
+    except OSError as error:  # of somebody else's run: the scores are shown all the same
+        print(f"warning: {run}/scores is not kept for reports: {error.strerror}", file=sys.stderr)
 
 
 def check_task(run: pathlib.Path, generate: bool) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from research.generate.decoding import Batch, Generated, begin, bucket, next_scores
 from research.generate.scores import constrain
 from research.generate.settings import Decoding
-from research.models.cache import Cache
-from research.models.transformer import Transformer
+from research.models.build import Model
+from research.models.cache import Cache, Carried
 
 NEVER = -1e9  # the score of what cannot be chosen; finite, so that sums of it stay ordered
 
@@ -34,11 +34,11 @@ class Beams(NamedTuple):
     is_ended: jax.Array  # bool[B, K]: whether there is an ended sequence in this place
     improvable: jax.Array  # bool[B]: whether an open beam could still beat an ended one
     stuck: jax.Array  # bool[]: whether no candidate could go on
-    cache: Cache  # of B x K rows
+    cache: Cache | Carried  # of B x K rows
 
 
 def search(
-    model: Transformer, params: Any, batch: Batch, most: int, decoding: Decoding, bidirectional: bool, size: int | None
+    model: Model, params: Any, batch: Batch, most: int, decoding: Decoding, bidirectional: bool, size: int | None
 ) -> list[list[Generated]]:
     """Return, for each row of `batch`, its best `decoding.returned` sequences of at most `most` new tokens."""
     state = begin(params, batch, model=model, new=bucket(most), bidirectional=bidirectional)
@@ -58,11 +58,11 @@ def search(
 def _search(
     params: Any,
     tokens: jax.Array,
-    cache: Cache,
+    cache: Cache | Carried,
     segments: jax.Array | None,
     most: int,
     *,
-    model: Transformer,
+    model: Model,
     decoding: Decoding,
     size: int | None,
 ) -> Beams:
@@ -116,7 +116,7 @@ def _search(
             is_ended=is_ended,
             improvable=beams.improvable & (hope > worst).any(axis=1),
             stuck=stops.all(),
-            cache=_reorder(cache, parents.reshape(-1)),
+            cache=cache.of(parents.reshape(-1)),
         )
 
     def goes_on(beams: Beams) -> jax.Array:
@@ -143,9 +143,3 @@ def _search(
 def _pick(values: jax.Array, places: jax.Array) -> jax.Array:
     """Return [B, M, ...] of [B, N, ...] and int[B, M] places."""
     return jnp.take_along_axis(values, places.reshape(*places.shape, *[1] * (values.ndim - 2)), axis=1)
-
-
-def _reorder(cache: Cache, rows: jax.Array) -> Cache:
-    """Return the cache of the beams that `rows` descend from; the source is the same for all beams of a prompt."""
-    blocks = tuple(kept._replace(own=tuple(x[rows] for x in kept.own)) for kept in cache.blocks)
-    return cache._replace(blocks=blocks)

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import xxhash
 
+from research.generate import counted
 from research.generate.scores import constrain, cut_tail
 from research.generate.settings import Decoding, check
 from research.keys import key
 from research.models.arch import Arch
-from research.models.cache import Cache, empty
+from research.models.build import Model, empty
+from research.models.cache import Cache, Carried
 from research.models.heads import project
-from research.models.transformer import Transformer
+from research.models.ngram import NgramModel
 from research.types import UserError
 
 
@@ -48,11 +50,11 @@ class State(NamedTuple):
     made: jax.Array  # int32[]: tokens made
     done: jax.Array  # bool[B]
     score: jax.Array  # float32[B]: log-probability of what was made
-    cache: Cache
+    cache: Cache | Carried
 
 
 def generate(
-    model: Transformer,
+    model: Model | NgramModel,
     params: Any,
     prompts: Sequence[Prompt],
     decoding: Decoding,
@@ -64,7 +66,7 @@ def generate(
     """Return, for each of `prompts`, `decoding.returned` sequences, the best or first one first.
 
     Args:
-        model: A decoder or an encoder-decoder.
+        model: A decoder, an encoder-decoder, or an n-gram model.
         params: Its parameters.
         prompts: Token ids; the order does not matter.
         decoding: The settings.
@@ -78,6 +80,8 @@ def generate(
     from research.generate.beam import search
 
     check(decoding)
+    if isinstance(model, NgramModel):
+        return [[_counted(model, prompt, copy, decoding) for copy in range(_copies(decoding))] for prompt in prompts]
     rows = [(row, copy) for row in range(len(prompts)) for copy in range(_copies(decoding))]
     results: list[list[Generated]] = [[] for _ in prompts]
     width = batch_size // decoding.beams if decoding.method == "beam" else batch_size
@@ -92,7 +96,7 @@ def generate(
 
 
 def stream(
-    model: Transformer,
+    model: Model | NgramModel,
     params: Any,
     prompt: Prompt,
     decoding: Decoding,
@@ -106,6 +110,10 @@ def stream(
     Raises:
         UserError: As `generate`.
     """
+    if isinstance(model, NgramModel):
+        made = counted.tokens(model, prompt.tokens, _number(prompt), 0, check(decoding))
+        yield from ((token,) for token, _ in made)
+        return
     most = room(model, prompt, check(decoding))
     batch = pad_batch(model.arch, [prompt], [0], decoding, 1)
     state = begin(params, batch, model=model, new=bucket(most), bidirectional=bidirectional)
@@ -118,11 +126,16 @@ def stream(
         shown = until
 
 
+def _counted(model: NgramModel, prompt: Prompt, copy: int, decoding: Decoding) -> Generated:
+    made = list(counted.tokens(model, prompt.tokens, _number(prompt), copy, decoding))
+    return Generated(tuple(token for token, _ in made), sum(score for _, score in made))
+
+
 def _copies(decoding: Decoding) -> int:
     return decoding.returned if decoding.method == "sample" else 1
 
 
-def room(model: Transformer, prompt: Prompt, decoding: Decoding) -> int:
+def room(model: Model, prompt: Prompt, decoding: Decoding) -> int:
     """Return how many tokens can be made for `prompt`: `max_new_tokens`, or what the model's positions leave.
 
     Raises:
@@ -147,7 +160,7 @@ def room(model: Transformer, prompt: Prompt, decoding: Decoding) -> int:
 
 
 def chunks(
-    model: Transformer, prompts: Sequence[Prompt], rows: Iterable[tuple[int, int]], decoding: Decoding, size: int
+    model: Model, prompts: Sequence[Prompt], rows: Iterable[tuple[int, int]], decoding: Decoding, size: int
 ) -> Iterator[list[tuple[int, int]]]:
     """Yield the (prompt, copy) pairs in batches of at most `size`, of like lengths and the same room."""
 
@@ -216,7 +229,7 @@ def _number(prompt: Prompt) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "new", "bidirectional"))
-def begin(params: Any, batch: Batch, *, model: Transformer, new: int, bidirectional: bool) -> State:
+def begin(params: Any, batch: Batch, *, model: Model, new: int, bidirectional: bool) -> State:
     """Return the state before the first token: the encoder has read the source, the decoder's cache holds the prompt."""
     rows, length = batch.tokens.shape
     states = None
@@ -233,15 +246,15 @@ def begin(params: Any, batch: Batch, *, model: Transformer, new: int, bidirectio
         method=model.extend,
     )
     # The loop reads the token before the one it makes. For the first that is the prompt's last, here for the second
-    # time: it writes the same keys and values into the same slot, and the loop needs no special case.
-    cache = cache._replace(index=cache.index - 1)
+    # time, so that the loop needs no special case.
+    cache = cache.back()
     tokens = jnp.pad(batch.tokens, ((0, 0), (0, new)))
     return State(tokens, jnp.int32(0), jnp.zeros(rows, bool), jnp.zeros(rows), cache)
 
 
 def next_scores(
-    model: Transformer, params: Any, last: jax.Array, cache: Cache, segments: jax.Array | None, size: int | None
-) -> tuple[jax.Array, Cache]:
+    model: Model, params: Any, last: jax.Array, cache: Cache | Carried, segments: jax.Array | None, size: int | None
+) -> tuple[jax.Array, Cache | Carried]:
     """Return float32[B, V] scores of what follows `last`, int32[B], and the cache with it."""
     hidden, cache = model.apply(
         {"params": params},
@@ -256,7 +269,7 @@ def next_scores(
 
 @functools.partial(jax.jit, static_argnames=("model", "decoding", "size"), donate_argnames="state")
 def advance(
-    params: Any, state: State, batch: Batch, until: int, *, model: Transformer, decoding: Decoding, size: int | None
+    params: Any, state: State, batch: Batch, until: int, *, model: Model, decoding: Decoding, size: int | None
 ) -> State:
     """Return `state` after `until` tokens were made, or all rows have ended."""
     prompt = batch.tokens.shape[1]
@@ -286,7 +299,7 @@ def advance(
 
 
 def _one_by_one(
-    model: Transformer, params: Any, batch: Batch, most: int, decoding: Decoding, bidirectional: bool, size: int | None
+    model: Model, params: Any, batch: Batch, most: int, decoding: Decoding, bidirectional: bool, size: int | None
 ) -> list[list[Generated]]:
     state = begin(params, batch, model=model, new=bucket(most), bidirectional=bidirectional)
     settings = dataclasses.replace(decoding, max_new_tokens=0, seed=0, returned=1)  # do not compile for these

@@ -112,10 +112,12 @@ class Arch:
 def with_head(arch: Arch, head: HeadKind, labels: int = 0) -> Arch:
     """Return `arch` with the published head of its family for labels in place of the one for the vocabulary.
 
+    What is no transformer, and has no other head, is returned as it is.
+
     An encoder tells a sequence by its first token's state through the pooler, a decoder by its last token's state.
     """
     if head == "vocabulary":
-        return replace(arch, head=head, labels=0)
+        return replace(arch, head=head, labels=0) if isinstance(arch, Arch) else arch
     pooler = head == "sequence" and arch.structure == "encoder"
     bare = {"tied": True, "scale_logits": False, "head_transform": False, "head_bias": False}
     return replace(arch, head=head, labels=labels, pooler=pooler, **bare)

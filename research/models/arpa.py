@@ -49,11 +49,11 @@ def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike)
             say; or a spelling is empty, has white space or is that of another word.
     """
     if model.cache:
-        raise UserError("an ARPA file cannot hold a cache: set ngram.cache to 0")
+        raise UserError("an ARPA file cannot hold a cache: set arch.cache to 0")
     if not all(np.isfinite(values).all() for level in model.levels[1:] for values in level[1:]) or not np.isfinite(
         model.levels[0].backoffs
     ).all():
-        raise UserError("an ARPA file cannot hold probabilities of zero (maximum-likelihood): change ngram.smoothing")
+        raise UserError("an ARPA file cannot hold probabilities of zero (maximum-likelihood): change arch.smoothing")
     spoken = np.isfinite(model.levels[0].log_probs)
     names = _spellings(words, spoken, model.eos)
     spoken[model.eos] = True

@@ -1,8 +1,9 @@
-"""What a decoder keeps of the tokens it has read, so that each new one costs one column of attention."""
+"""What a model keeps of the tokens it has read, so that each new one costs one column of attention, or one step."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +47,55 @@ class Cache(NamedTuple):
 
     def add(self, valid: jax.Array) -> Cache:
         """Return the cache with room taken for tokens of which `valid`, bool[B, T], are not padding."""
-        filled = jax.lax.dynamic_update_slice_in_dim(self.valid, valid, self.index, axis=1)
-        return self._replace(index=self.index + valid.shape[1], valid=filled)
+        return self._replace(index=self.index + valid.shape[1], valid=_filled(self.valid, valid, self.index))
+
+    def back(self) -> Cache:
+        """Return the cache before the last token, to be read again: it writes the same into the same slot."""
+        return self._replace(index=self.index - 1)
+
+    def of(self, rows: jax.Array) -> Cache:
+        """Return the cache of the beams that descend from `rows`, whose source is the same for all of a prompt."""
+        blocks = tuple(kept._replace(own=tuple(x[rows] for x in kept.own)) for kept in self.blocks)
+        return self._replace(blocks=blocks)
+
+
+class Carried(NamedTuple):
+    """The memory of a model that reads step by step, with the methods of `Cache`."""
+
+    index: jax.Array  # int32[]: slots filled so far
+    valid: jax.Array  # bool[B, S]
+    now: Any  # the model's carry
+    before: Any  # that without the last token
+
+    def back(self) -> Carried:
+        """Return the memory before the last token, to be read again."""
+        return self._replace(index=self.index - 1, now=self.before)
+
+    def of(self, rows: jax.Array) -> Carried:
+        """Return the memory of the beams that descend from `rows`."""
+        now, before = jax.tree.map(lambda x: x[rows], (self.now, self.before))
+        return self._replace(now=now, before=before)
+
+
+def read_on(read: Callable[..., Any], tokens: jax.Array, valid: jax.Array, memory: Carried) -> tuple[jax.Array, Carried]:
+    """Return the state [B, D] of the last of `tokens`, and the memory with all of them.
+
+    Args:
+        read: (tokens, carry, valid) -> states, carry.
+        tokens: int32[B, T]; padding stands on the left.
+        valid: bool[B, T], which of them are not padding.
+        memory: Of the tokens before.
+    """
+    before = memory.now
+    if tokens.shape[1] > 1:
+        _, before = read(tokens[:, :-1], before, valid[:, :-1])
+    states, now = read(tokens[:, -1:], before, valid[:, -1:])
+    filled = _filled(memory.valid, valid, memory.index)
+    return states[:, 0], Carried(memory.index + tokens.shape[1], filled, now, before)
+
+
+def _filled(slots: jax.Array, valid: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(slots, valid, index, axis=1)
 
 
 def empty(arch: Arch, batch: int, slots: int, dtype: jnp.dtype = jnp.float32) -> Cache:

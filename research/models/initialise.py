@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.models.arch import Arch
+from research.models.ladder import FeedForward, Recurrent
 from research.models.paths import flatten, unflatten
 
 RESIDUAL = ("out", "down")  # projections whose output is added to the residual stream
@@ -28,11 +29,19 @@ class Draw(NamedTuple):
     scale: float
 
 
-def draw(arch: Arch, path: str, shape: tuple[int, ...]) -> Draw:
-    """Return how the parameter at `path` begins: biases at 0, norm scales at 1, tables and kernels at random."""
+def draw(arch: Arch | FeedForward | Recurrent, path: str, shape: tuple[int, ...]) -> Draw:
+    """Return how the parameter at `path` begins: biases at 0, norm scales at 1, tables and kernels at random.
+
+    Those of a recurrent model are uniform within its range (Zaremba et al., 2014, section 4.1); those of a feed-forward
+    one are too, with the deviation of its inputs' number ** -0.5 and, for words' vectors, 0.1.
+    """
     *above, name, leaf = path.split("/")
     if leaf in ("bias", "scale"):
         return Draw("constant", float(leaf == "scale"))
+    if isinstance(arch, Recurrent):
+        return Draw("uniform", arch.init_range / math.sqrt(3))
+    if isinstance(arch, FeedForward):
+        return Draw("uniform", 0.1 if leaf == "embedding" else shape[name == "head"] ** -0.5)
     if leaf == "embedding":
         return _embedding(arch, name)
     if name in ("head", "classifier"):  # the projection onto the vocabulary or onto labels, [V, D]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from research.models import counts
-from research.types import UserError
+from research.types import HeadKind, Structure, UserError
 
 Smoothing = Literal[
     "maximum-likelihood", "add-k", "jelinek-mercer", "absolute-discounting", "kneser-ney", "modified-kneser-ney"
@@ -34,6 +34,13 @@ class Ngram:
     count more, as in Mikolov et al. (2011). They are not emptied between documents."""
     vocab_size: int = 0
     """Words that can be told apart; 0: as many as the tokenizer has ids."""
+    arpa: str = ""
+    """ARPA file that probabilities are read from, in the tokenizer's spellings; empty: estimated of the text."""
+
+    structure: ClassVar[Structure] = "decoder"
+    head: ClassVar[HeadKind] = "vocabulary"
+    labels: ClassVar[int] = 0
+    positions: ClassVar[str] = "none"
 
 
 def validate(ngram: Ngram) -> Ngram:
@@ -43,17 +50,17 @@ def validate(ngram: Ngram) -> Ngram:
         UserError: A field outside of what it may be; the message names both.
     """
     if ngram.order < 1:
-        raise UserError(f"ngram.order is {ngram.order}: it must be at least 1, which is single words without a history")
+        raise UserError(f"arch.order is {ngram.order}: it must be at least 1, which is single words without a history")
     if ngram.smoothing not in Smoothing.__args__:
-        raise UserError(f"ngram.smoothing is {ngram.smoothing!r}: it must be one of {', '.join(Smoothing.__args__)}")
+        raise UserError(f"arch.smoothing is {ngram.smoothing!r}: it must be one of {', '.join(Smoothing.__args__)}")
     if not 0 < ngram.k < np.inf:
-        raise UserError(f"ngram.k is {ngram.k}: it must be above 0 (maximum-likelihood adds nothing)")
+        raise UserError(f"arch.k is {ngram.k}: it must be above 0 (maximum-likelihood adds nothing)")
     if not 0 <= ngram.cache < 1:
-        raise UserError(f"ngram.cache is {ngram.cache}: it must be at least 0 and less than 1")
+        raise UserError(f"arch.cache is {ngram.cache}: it must be at least 0 and less than 1")
     if not ngram.cache_sizes or min(ngram.cache_sizes) < 1:
-        raise UserError(f"ngram.cache_sizes is {ngram.cache_sizes}: give sizes of at least 1 (ngram.cache 0: none)")
+        raise UserError(f"arch.cache_sizes is {ngram.cache_sizes}: give sizes of at least 1 (arch.cache 0: none)")
     if ngram.vocab_size < 0:
-        raise UserError(f"ngram.vocab_size is {ngram.vocab_size}: it must not be negative")
+        raise UserError(f"arch.vocab_size is {ngram.vocab_size}: it must not be negative")
     return ngram
 
 
@@ -78,6 +85,11 @@ class NgramModel:
     cache: float = 0.0
     cache_sizes: tuple[int, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)  # what it was made from and how; JSON
+
+    @property
+    def arch(self) -> Ngram:
+        """Return what this is a model of, as far as the tables tell."""
+        return Ngram(order=self.order, cache=self.cache, cache_sizes=self.cache_sizes or (1,), vocab_size=self.size)
 
     @property
     def order(self) -> int:

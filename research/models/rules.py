@@ -60,7 +60,7 @@ def expected(arch: Arch) -> Iterator[tuple[Rule, tuple[str, ...], str, tuple[tup
     Raises:
         UserError: The architecture has parameters that its family's published layout has no name for.
     """
-    from research.models.transformer import parameter_shapes
+    from research.models.build import parameter_shapes
 
     shapes = {path: leaf.shape for path, leaf in flatten(parameter_shapes(arch)).items()}
     left = dict(shapes)

@@ -56,7 +56,7 @@ def estimate(
     vocab = np.asarray(vocab, bool)
     size = len(vocab)
     if ngram.vocab_size not in (0, size):
-        raise UserError(f"ngram.vocab_size is {ngram.vocab_size}, but the tokenizer has {size} ids: leave it 0")
+        raise UserError(f"arch.vocab_size is {ngram.vocab_size}, but the tokenizer has {size} ids: leave it 0")
     if not len(tokens):
         raise UserError("no tokens to count n-grams in: the training text is empty")
     found = count(tokens, starts, ngram.order, size, eos)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.models import initialise
 from research.models.arch import Arch, validate
 from research.models.attention import Attention, cross_mask, relative_bias, self_mask
 from research.models.cache import Cache, Kept, heads_first
@@ -121,7 +118,7 @@ class Transformer(nn.Module):
     Parameters are float32 whatever `dtype`, which is what products are computed in; `remat` keeps only each block's
     input for the backward pass and computes the rest again. Dropout draws from the rng named "dropout".
 
-    Begin with `initial_parameters(arch, key)`: Linen's own `init` fills the right shapes with zeros.
+    Begin with `build.initial_parameters(arch, key)`: Linen's own `init` fills the right shapes with zeros.
     """
 
     arch: Arch
@@ -261,26 +258,3 @@ class Transformer(nn.Module):
             pooled = self.pool(states)
             states = pooled if self.arch.head == "sequence" else states
         return self.head(states) if self.arch.head == "vocabulary" else self.classifier(states, deterministic)
-
-
-def example(arch: Arch, batch: int = 1, length: int = 1) -> dict[str, jax.Array]:
-    """Return the smallest inputs that reach every parameter of `arch`: what `init` is called with."""
-    inputs = {"tokens": jnp.zeros((batch, length), jnp.int32)}
-    if arch.structure == "encoder-decoder":
-        inputs["source"] = jnp.zeros((batch, length), jnp.int32)
-    return inputs
-
-
-def parameter_shapes(arch: Arch) -> Any:
-    """Return the parameters of `arch` as a nested dict of float32 jax.ShapeDtypeStruct; no memory is taken."""
-    return jax.eval_shape(lambda: Transformer(arch).init(jax.random.key(0), **example(arch)))["params"]
-
-
-def initial_parameters(arch: Arch, key: jax.Array) -> Any:
-    """Return fresh parameters of `arch`, a nested dict of float32 arrays: a pure, traceable function of (arch, key)."""
-    return initialise.values(arch, parameter_shapes(arch), key)
-
-
-def parameter_count(arch: Arch) -> int:
-    """Return the number of parameters of `arch`, heads and all; see `arch.base` for what published counts mean."""
-    return sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(arch)))

@@ -18,15 +18,17 @@ import numpy as np
 from research.config import Loss, Run
 from research.data.batches import Rows
 from research.keys import key
-from research.models.heads import project
+from research.models.heads import output_projection, project
 from research.tasks import judge
 from research.tasks.rows import Rows as TaskRows
 from research.train import sharding
-from research.train.step import Trainer, examples, last_states, loss_sums
+from research.train.loss import token_losses
+from research.train.step import Trainer, examples, first_carry, last_states, loss_sums
 from research.types import Record, Vocabulary
 
 UNIGRAM = "unigram.npy"  # in a run's folder: what `unigram_nll` returned when it began
 UNIGRAM_ROWS = 65_536  # training rows counted for the baseline at most: more would not move it
+STREAMS = 10  # that a split is cut into where rows carry state: as many as in PyTorch's example, whatever the batch size
 AHEAD = 16  # batches given to the device before their sums are waited for
 EVALUATION_SEED = 0  # not the run's: runs of different seeds are compared on the same masks
 
@@ -34,32 +36,42 @@ EVALUATION_SEED = 0  # not the run's: runs of different seeds are compared on th
 def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..., dict[str, Any]]:
     """Return evaluate(params, rows, limit=0, unigram=None, answers=None) -> scores over `rows`, or `limit` of them.
 
-    What a model tells of labels is gathered in `answers` (see `judge.gathering`) where its caller wants it too.
+    What a model tells of labels is gathered in `answers` (see `judge.gathering`) where its caller wants it too, and of a
+    model of tokens the loss of each (see `units.Losses`).
     """
+    ways = trained.mesh.shape["data"] * trained.mesh.shape["fsdp"]
     placed = sharding.batch_sharding(trained.mesh)
     whole = sharding.replicated(trained.mesh)
     labelled = run.arch.head != "vocabulary"
 
     def sums(
-        params: Any, record: Record, row: jax.Array, unigram: jax.Array | None
-    ) -> tuple[dict[str, jax.Array], jax.Array | None]:
+        params: Any, record: Record, row: jax.Array, unigram: jax.Array | None, carry: Any
+    ) -> tuple[dict[str, jax.Array], Any, Any]:
         params = sharding.gathered(params, trained.mesh)
         example = examples(run, vocabulary, _keys(row), record)
-        states = last_states(run, trained.model, params, example)
-        found = loss_sums(run, params, states, example, Loss(), trained.mesh)
+        states, carry = last_states(run, trained.model, params, example, carry=carry)
+        if labelled:
+            found = loss_sums(run, params, states, example, Loss(), trained.mesh)
+            made = project(run.arch, params, states)
+        else:
+            kernel, bias = output_projection(run.arch, params)
+            found, nll = token_losses(states, kernel, bias, example.targets, example.weights, shards=ways)
+            made = (nll, example.weights)
         result = {"nll": found.nll, "correct": found.correct, "weight": found.weight}
         if unigram is not None:
             result["unigram"] = jnp.sum(example.weights * unigram[example.targets])
         if run.objective.likelihood:  # targets are the row's own tokens, shifted: their bytes are known
             result["bytes"] = jnp.sum(jnp.where(example.weights > 0, record["bytes"][:, run.objective.lookahead :], 0))
-        return result, project(run.arch, params, states) if labelled else None
+        return result, made, carry
 
     params_placed = trained.parameters
     compiled = jax.jit(
         sums,
-        in_shardings=(jax.tree.map(lambda x: x.sharding, params_placed), placed, placed, whole),
-        out_shardings=whole,
+        in_shardings=(jax.tree.map(lambda x: x.sharding, params_placed), placed, placed, whole, placed),
+        out_shardings=(whole, whole, placed),
     )
+    width = -(-STREAMS // ways) * ways
+    beginning = first_carry(run, width)
 
     def evaluate(
         params: Any, rows: Rows | TaskRows, limit: int = 0, unigram: np.ndarray | None = None, answers: Any = None
@@ -72,20 +84,24 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
 
         def fetch() -> None:  # added up in float64, in order
             for index, outputs in pending:
-                found, logits = jax.device_get(outputs)
+                found, made = jax.device_get(outputs) if answers else (jax.device_get(outputs[0]), None)
                 for name, value in found.items():
                     totals[name] = totals.get(name, 0.0) + float(value)
                 if answers:
-                    answers.add(index, logits)
+                    answers.add(index, made)
             pending.clear()
 
-        for record, index in batches(rows, run.batch_size // run.microbatches, limit):
-            pending.append((index, compiled(params, trained.place(record), trained.place(index), baseline)))
+        carry = trained.place(beginning)
+        streaming = bool(jax.tree.leaves(carry))
+        parts = streams(rows, width, limit) if streaming else batches(rows, run.batch_size // run.microbatches, limit)
+        for record, index in parts:
+            *outputs, carry = compiled(params, trained.place(record), trained.place(index), baseline, carry)
+            pending.append((index, outputs))
             if len(pending) == AHEAD:
                 fetch()
         fetch()
         found = scores(totals, run)
-        return found | judge.scores(run.objective, rows.table.examples, answers.found()) if answers else found
+        return found | judge.scores(run.objective, rows.table.examples, answers.found()) if labelled else found
 
     return evaluate
 
@@ -113,6 +129,19 @@ def batches(rows: Rows | TaskRows, size: int, limit: int = 0):
     for start in range(0, count, size):
         index = np.arange(start, start + size)
         index = np.where(index < count, index * rows.count // count, rows.count)
+        yield rows.pick(index, with_bytes=True), index.astype(np.int32)
+
+
+def streams(rows: Rows, width: int, limit: int = 0):
+    """Yield (record, int32[width] row indices) of STREAMS contiguous streams through `rows`, or the first `limit`.
+
+    Row b of a batch follows row b of the batch before it; rows beyond the streams, and beyond the end, are padding.
+    """
+    count = min(limit, rows.count) if limit else rows.count
+    steps = -(-count // STREAMS)
+    first = np.arange(width) * steps
+    for step in range(steps):
+        index = np.where((np.arange(width) < STREAMS) & (first + step < count), first + step, rows.count)
         yield rows.pick(index, with_bytes=True), index.astype(np.int32)
 
 

@@ -20,7 +20,8 @@ from research.config import Run, differences, from_json, is_task, to_json
 from research.data.tokenizer import save as save_tokenizer
 from research.report import logs
 from research.tasks import summary
-from research.train import adapter, metrics, origin
+from research.models.ngram import Ngram
+from research.train import adapter, counting, metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM
 from research.train.progress import Progress
@@ -48,6 +49,9 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
     recorded, old_fingerprint = _recorded(run, folder, allow_changes)
     if recorded and not allow_changes and status(folder) == "done":
         print(f"{folder} is done: {logs.read(folder)[-1]['step']} steps")
+        return "done"
+    if isinstance(run.arch, Ngram):
+        counting.train(run, folder)
         return "done"
     session = open_session(run, recorded)
     if is_task(run):

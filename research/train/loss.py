@@ -49,6 +49,31 @@ def vocabulary_loss(
         z_loss: Weight of log(Z)^2 (Chowdhery et al., 2022, section 5).
         shards: Devices that the rows are spread over, which sets how many positions a chunk holds.
     """
+    chunks, hidden, targets, weights = _chunked(hidden, kernel, targets, weights, shards)
+    return _loss((label_smoothing, z_loss, chunks), hidden, kernel, bias, targets, weights)
+
+
+def token_losses(
+    hidden: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    targets: jax.Array,
+    weights: jax.Array,
+    *,
+    shards: int = 1,
+) -> tuple[Sums, jax.Array]:
+    """Return the sums of `vocabulary_loss`, bare, and each position's negative log-likelihood in nats, float32[B, T].
+
+    For evaluation: it has no gradient. Arguments as there.
+    """
+    length = hidden.shape[1]
+    chunks, hidden, targets, weights = _chunked(hidden, kernel, targets, weights, shards)
+    sums, nll = _scan((0.0, 0.0, chunks), hidden, kernel, bias, targets, weights, with_gradient=False)
+    return sums, nll[:, :length]
+
+
+def _chunked(hidden, kernel, targets, weights, shards):
+    """Return how many chunks there are along T, and the arrays padded to a multiple of them."""
     rows, length, _ = hidden.shape
     positions = max(1, chunk_bytes(jax.default_backend()) // (4 * kernel.shape[0] * max(1, rows // shards)))
     chunks = -(-length // positions)
@@ -57,7 +82,7 @@ def vocabulary_loss(
         pad = chunks * positions - length
         hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0)))
         targets, weights = (jnp.pad(x, ((0, 0), (0, pad))) for x in (targets, weights))
-    return _loss((label_smoothing, z_loss, chunks), hidden, kernel, bias, targets, weights)
+    return chunks, hidden, targets, weights
 
 
 def chunk_bytes(platform: str) -> int:
@@ -119,7 +144,7 @@ _loss.defvjp(_forward, _backward)
 
 
 def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
-    """Return (Sums, gradients or None), chunk by chunk along T."""
+    """Return the Sums, and their gradients or each position's negative log-likelihood, chunk by chunk along T."""
     label_smoothing, z_loss, chunks = options
     rows, length, width = hidden.shape
     size = kernel.shape[0]
@@ -151,7 +176,7 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
             sums.weight + jnp.sum(w),
         )
         if not with_gradient:
-            return (sums, d_kernel, d_bias), None
+            return (sums, d_kernel, d_bias), nll
         slope = 1 + 2 * z_loss * log_z if z_loss else jnp.ones_like(log_z)
         d_logits = exponentials * (w * slope / normalizer[..., 0])[..., None]  # of log Z
         if label_smoothing:
@@ -171,13 +196,12 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
     d_bias = jnp.zeros((size,), jnp.float32) if with_gradient and bias is not None else None
     start = (Sums(zero, zero, zero, zero), d_kernel, d_bias)
     if chunks == 1:
-        (sums, d_kernel, d_bias), d_hidden = chunk(start, (hidden, targets, weights))
+        (sums, d_kernel, d_bias), made = chunk(start, (hidden, targets, weights))
     else:
         parts = (split(hidden), split(targets), split(weights))
-        (sums, d_kernel, d_bias), d_hidden = jax.lax.scan(chunk, start, parts)
-        if with_gradient:
-            d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(hidden.shape)
+        (sums, d_kernel, d_bias), made = jax.lax.scan(chunk, start, parts)
+        made = jnp.moveaxis(made, 0, 1).reshape(rows, length, *made.shape[3:])
     if not with_gradient:
-        return sums, None
+        return sums, made
     d_kernel = jax.lax.optimization_barrier(d_kernel).T  # else XLA:CPU asks for a bfloat16 product that it has not
-    return sums, (d_hidden, d_kernel, d_bias)
+    return sums, (made, d_kernel, d_bias)

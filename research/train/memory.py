@@ -13,7 +13,10 @@ import re
 from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from research.models.arch import Arch, validate
+from research.models import validate
+from research.models.arch import Arch
+from research.models.ladder import FeedForward, Recurrent
+from research.models.paths import flatten
 from research.types import Lengths, UserError
 
 if TYPE_CHECKING:
@@ -63,7 +66,8 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
         import jax
 
         platform = jax.default_backend()
-    arch = validate(run.arch)
+    arch = run.arch
+    validate(arch)
     ways = mesh["data"] * mesh["fsdp"]
     rows = -(-run.batch_size // (run.microbatches * ways))
     lengths = run.objective.lengths(run.data.length)
@@ -80,9 +84,12 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     cpu = platform == "cpu"
     small = 4 if cpu or run.compute.dtype == "float32" else 2
     remat = run.compute.remat and not cpu
-    kept = rows * activations(arch, source, target, small, mesh["tensor"], remat, part.lowest)
+    if isinstance(arch, Arch):
+        kept = rows * activations(arch, source, target, small, mesh["tensor"], remat, part.lowest)
+    else:
+        kept = rows * target * ladder_activations(arch, small)
     chunk, several = _chunk(platform, outputs, lengths.scored, rows, mesh["tensor"])
-    table = 4 * outputs * arch.width // (mesh["fsdp"] * mesh["tensor"])
+    table = 4 * outputs * (arch.width if isinstance(arch, Arch) else arch.state_width) // (mesh["fsdp"] * mesh["tensor"])
     table *= any(shape.path in ("tokens/embedding", "head/kernel") for shape in part.shapes)
     carried = learning if run.microbatches > 1 else 0
     # At the loss: logits and their gradient, in whose place exponentials stood; the table's is carried between chunks.
@@ -112,6 +119,11 @@ def _read(arch: Arch, lengths: Lengths) -> tuple[int, int]:
 
 def parameters(arch: Arch) -> Iterator[Shape]:
     """Yield every parameter's path and shape, of which a path with block_* stands for those of all blocks alike."""
+    if not isinstance(arch, Arch):
+        from research.models.build import parameter_shapes
+
+        yield from (Shape(path, leaf.shape, 1) for path, leaf in flatten(parameter_shapes(arch)).items())
+        return
     width, inner = arch.width, arch.attention_width
 
     def dense(path: str, inputs: int, outputs: int, bias: bool, times: int = 1) -> Iterator[Shape]:
@@ -278,6 +290,20 @@ def activations(
     encoder, decoder = keeping(arch.encoder_layers, 1), keeping(arch.depth, arch.encoder_layers + 1)
     around = small * (5 + 3 * arch.embedding_norm) * arch.width * (source + target)
     return int(around + stack(source, encoder) + stack(target, decoder, source))
+
+
+def ladder_activations(arch: FeedForward | Recurrent, small: int) -> int:
+    """Return the bytes that a token keeps for its backward pass in a model that is no transformer.
+
+    A recurrent layer keeps its inputs, the inputs' part of its gates and its outputs, and all that a step computes.
+    """
+    if isinstance(arch, FeedForward):
+        return small * (arch.context * arch.width * (3 + arch.direct) + 3 * arch.hidden_width)
+    from research.models.recurrent import GATES
+
+    inputs = (arch.width, *arch.widths[:-1])
+    gates = GATES[arch.cell]
+    return sum(2 * small * fan_in + 4 * (4 * gates + 4) * width for fan_in, width in zip(inputs, arch.widths, strict=True))
 
 
 def _chunk(platform: str, vocabulary: int, scored: int, rows: int, tensor: int) -> tuple[int, bool]:

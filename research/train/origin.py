@@ -16,7 +16,7 @@ from research.interop.positions import resize_positions
 from research.models.arch import Arch, with_head
 from research.models.paths import flatten, unflatten
 from research.models.rules import HEADS
-from research.models.transformer import parameter_shapes
+from research.models.build import parameter_shapes
 from research.objectives.seq2seq import Seq2Seq
 from research.report import logs
 from research.types import HeadKind, UserError

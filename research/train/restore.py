@@ -22,13 +22,15 @@ from research.interop.config_json import ends
 from research.interop.export import RECORD
 from research.interop.folder import load as pretrained
 from research.interop.folder import locate
-from research.models.transformer import Transformer
+from research.models import ngram_file
+from research.models.build import Model
+from research.models.ngram import Ngram, NgramModel
 from research.report import logs
 from research.tasks import judge
 from research.tasks.coder import Coder
 from research.tasks.prepare import Prepared as TaskPrepared
 from research.tasks.prepare import prepared_for
-from research.train import sharding
+from research.train import counting, sharding, units
 from research.train.checkpoint import MANIFEST, Checkpoints
 from research.train.evaluate import UNIGRAM, evaluator
 from research.train.session import keep_compiled, rows_of
@@ -43,7 +45,7 @@ class Loaded(NamedTuple):
 
     run: Run
     step: int
-    model: Transformer
+    model: Model
     params: Any
     tokenizer: Any
     vocabulary: Vocabulary
@@ -63,6 +65,8 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
     """
     record = logs.read_run(folder)
     run = from_json(record["resolved"])
+    if isinstance(run.arch, Ngram):
+        raise UserError(f"{folder} holds an n-gram model, which has no checkpoints: evaluate and generate read it")
     if raw and not run.ema:
         raise UserError(f"--raw: {folder} kept no average of its parameters (ema is 0), all are raw: leave it out")
     keep_compiled()
@@ -87,7 +91,7 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
 class Opened(NamedTuple):
     """A model and what reads for it, wherever it came from."""
 
-    model: Transformer
+    model: Model | NgramModel
     params: Any
     reader: Reader
     step: int | None  # of the run's checkpoint; None of a folder
@@ -115,6 +119,8 @@ def read_model(path: str, checkpoint: str | None = None) -> Opened:
         UserError: There is no model, or it is damaged; a `checkpoint` is asked of something that is no run; or the
             folder has no tokenizer.
     """
+    if (pathlib.Path(path) / counting.MODEL).exists():
+        return _opened_ngram(pathlib.Path(path))
     if (pathlib.Path(path) / logs.RUN).exists():
         return opened_run(load_run(pathlib.Path(path), checkpoint or "best"))
     if checkpoint:
@@ -139,6 +145,14 @@ def opened_run(loaded: Loaded) -> Opened:
     stop = () if words.eos is None else (words.eos,)
     reader = _reader(loaded.tokenizer, words, run.arch.structure, run, start, stop)
     return Opened(loaded.model, loaded.params, reader, loaded.step, loaded.manifests)
+
+
+def _opened_ngram(folder: pathlib.Path) -> Opened:
+    """Return the n-gram model of a run, with no parameters but its own tables."""
+    run, tokenizer = from_json(logs.read_run(folder)["resolved"]), load(str(folder / "tokenizer"))
+    words, file = vocabulary(tokenizer), folder / counting.MODEL
+    reader = _reader(tokenizer, words, "decoder", run, None, (words.eos,))
+    return Opened(ngram_file.load(file), None, reader, 0, (file,))
 
 
 def _reader(
@@ -197,7 +211,9 @@ class Evaluated(NamedTuple):
     """A run's checkpoint, a split, and how good the one is on the other."""
 
     scores: dict[str, Any]
-    loaded: Loaded
+    units: dict[str, Any] | None  # losses of documents or rows (see `units`), where tokens are told and they are few
+    fingerprint: str  # of the split's data
+    loaded: Loaded | None  # None of an n-gram model
     prepared: Prepared | TaskPrepared
     answers: judge.Answers  # of models that tell labels; of others none
 
@@ -224,17 +240,26 @@ def evaluated(
     Raises:
         UserError: No such run, checkpoint, split or text.
     """
-    loaded = load_run(folder, checkpoint)
-    run, words = loaded.run, loaded.vocabulary
+    record = logs.read_run(folder)
+    run = from_json(record["resolved"])
+    loaded = None if isinstance(run.arch, Ngram) else load_run(folder, checkpoint)
     prepared = prepared_again(run, folder, split, source)
-    recorded = logs.read_run(folder)["fingerprints"].get(split, prepared.parts[split])
+    recorded = record["fingerprints"].get(split, prepared.parts[split])
     if source is None and recorded != prepared.parts[split]:
         print(f"warning: the {split} text is not what it was when {folder} was trained", file=sys.stderr)
     if before and is_task(run):
         before(*prepared.reports[split])
     rows = rows_of(run, prepared, split, evaluating=True)
     unigram = np.load(folder / UNIGRAM) if (folder / UNIGRAM).exists() else None
-    gathered = judge.gathering(run.objective, rows.table) if run.arch.head != "vocabulary" else None
-    found = evaluator(run, words, loaded.trainer)(loaded.params, rows, 0, unigram, gathered)
+    if loaded is None:
+        found, losses = counting.scores(ngram_file.load(folder / counting.MODEL), rows, unigram)
+        scores = {"run": str(folder), "step": 0, "split": split, "rows": rows.count, **found}
+        return Evaluated(scores, units.by_document(losses, rows), prepared.parts[split], None, prepared, {})
+    labelled = run.arch.head != "vocabulary"
+    positions = run.objective.lengths(run.data.length).scored
+    gathered = judge.gathering(run.objective, rows.table) if labelled else units.empty(rows, positions)
+    found = evaluator(run, loaded.vocabulary, loaded.trainer)(loaded.params, rows, 0, unigram, gathered)
     scores = {"run": str(folder), "step": loaded.step, "split": split, "rows": rows.count, **found}
-    return Evaluated(scores, loaded, prepared, gathered.found() if gathered else {})
+    summed = None if labelled or is_task(run) else units.summed(run.objective, gathered, rows)
+    answers = gathered.found() if labelled else {}
+    return Evaluated(scores, summed, prepared.parts[split], loaded, prepared, answers)

@@ -6,6 +6,7 @@ Data parallelism is a mesh of `data` devices, fully sharded data parallelism one
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -35,6 +36,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"head/kernel$", P("tensor", "fsdp")),
     (r"head/bias$", P("tensor")),
     (r"(transform|pooler)/kernel$", P("fsdp", None)),
+    (r"block_\d+/(input|recurrent)/kernel$|^decoder/block_0/kernel$", P("fsdp", None)),  # of recurrent, feed-forward
+    (r"^carry/", P(("data", "fsdp"), None)),  # a row each, as those of a batch
 )
 
 
@@ -120,4 +123,8 @@ def _fitted(path: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> Parti
     spec = next((spec for pattern, spec in RULES if re.search(pattern, path)), P())
     if len(spec) != len(shape):  # scalars, and Adafactor's factored moments
         return P()
-    return P(*(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=True)))
+    return P(*(axis if axis and size % _ways(axis, mesh) == 0 else None for axis, size in zip(spec, shape, strict=True)))
+
+
+def _ways(axis: str | tuple[str, ...], mesh: jax.sharding.Mesh) -> int:
+    return math.prod(mesh.shape[name] for name in (axis if isinstance(axis, tuple) else (axis,)))

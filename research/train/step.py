@@ -14,9 +14,10 @@ import optax
 from research.config import Loss, Run, problem_of
 from research.keys import key
 from research.models import lora
+from research.models.build import Model, create, initial_parameters, start
 from research.models.heads import output_projection
+from research.models.ladder import rates
 from research.models.paths import flatten, unflatten
-from research.models.transformer import Transformer, initial_parameters
 from research.train import adapter, optimizer, sharding
 from research.train.loss import Sums, label_loss, vocabulary_loss
 from research.types import Example, Record, State, Vocabulary
@@ -25,7 +26,7 @@ from research.types import Example, Record, State, Vocabulary
 class Trainer(NamedTuple):
     """What a run compiles: a model and three jitted functions over one mesh."""
 
-    model: Transformer
+    model: Model
     mesh: jax.sharding.Mesh
     shapes: State  # jax.ShapeDtypeStruct leaves with shardings: what a checkpoint is restored into
     parameters: Any  # the same of the model's own parameters, nested
@@ -48,7 +49,7 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
         params = unflatten(flatten(initial_parameters(run.arch, key(run.seed, "init"))) | (given or {}))
         trainable, frozen = adapter.split(run.adapter, run.arch, params, key(run.seed, "adapter"))
         averages = jax.tree.map(jnp.copy, trainable) if run.ema else ()
-        return State(jnp.zeros((), jnp.int32), trainable, frozen, rule.init(trainable), averages)
+        return State(jnp.zeros((), jnp.int32), trainable, frozen, rule.init(trainable), averages, first_carry(run))
 
     shapes, placed = sharding.placed(jax.eval_shape(initialize), mesh)
     merged = functools.partial(adapter.merge, run.adapter)
@@ -61,7 +62,7 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
         return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), merged(trainable, frozen), parameters)
 
     def update(state: State, record: Record) -> tuple[State, dict[str, jax.Array]]:
-        sums, gradients = gradient_sums(run, model, vocabulary, mesh, state.trainable, state.frozen, state.step, record)
+        sums, gradients, carry = gradient_sums(run, model, vocabulary, mesh, state, record)
         scale = 1.0 / jnp.maximum(sums.weight, 1e-8)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
         opened = {path: state.step >= step for path, step in opens.items()}
@@ -76,7 +77,7 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
             averages = state.averages
             if run.ema:
                 averages = adapter.where(opened, optax.incremental_update(trainable, averages, 1 - run.ema), averages)
-            return State(state.step + 1, trainable, state.frozen, opt_state, averages)
+            return State(state.step + 1, trainable, state.frozen, opt_state, averages, carry)
 
         metrics = {
             "loss": sums.nll * scale,
@@ -105,9 +106,18 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
     )
 
 
-def create_model(run: Run) -> Transformer:
+def create_model(run: Run) -> Model:
     """Return the Linen module of `run`, computing in its dtype."""
-    return Transformer(run.arch, dtype=jnp.dtype(run.compute.dtype), remat=run.compute.remat)
+    return create(run.arch, jnp.dtype(run.compute.dtype), run.compute.remat)
+
+
+def first_carry(run: Run, rows: int = 0) -> Any:
+    """Return what `rows` (0: those of a batch) carry over before the first step; nothing, (), where rows stand alone.
+
+    In a stream, row b of a step goes on where row b of the step before it ended; in shuffled order every row begins
+    anew.
+    """
+    return start(run.arch, rows or run.batch_size) if run.data.order == "stream" else ()
 
 
 def examples(run: Run, vocabulary: Vocabulary, stream_keys: jax.Array, record: Record) -> Example:
@@ -118,62 +128,67 @@ def examples(run: Run, vocabulary: Vocabulary, stream_keys: jax.Array, record: R
 
 def gradient_sums(
     run: Run,
-    model: Transformer,
+    model: Model,
     vocabulary: Vocabulary,
     mesh: jax.sharding.Mesh,
-    trainable: Any,
-    frozen: Any,
-    step: jax.Array,
+    state: State,
     record: Record,
-) -> tuple[Sums, Any]:
-    """Return the loss sums of one batch and the gradient of their total in `trainable` alone.
+) -> tuple[Sums, Any, Any]:
+    """Return the loss sums of one batch, the gradient of their total in `state.trainable` alone, and the next carry.
 
-    Both are sums, to be divided by the weight only once.
+    Both are sums, to be divided by the weight only once. No gradient goes through the carry (truncated
+    back-propagation through time; Williams and Peng, 1990).
 
     Means of microbatches would be wrong whenever they score different token counts (which is what
     `optax.MultiSteps` averages). Corruption is keyed by the row's place in the whole batch, so it is the same for any
     number of microbatches or devices.
     """
     row = jnp.arange(run.batch_size)
-    keys = jax.vmap(lambda r: key(run.seed, "corruption", step, r))(row)
+    keys = jax.vmap(lambda r: key(run.seed, "corruption", state.step, r))(row)
     example = examples(run, vocabulary, keys, record)
 
-    def total(trainable: Any, example: Example, dropout: jax.Array) -> tuple[jax.Array, Sums]:
-        whole = sharding.gathered(adapter.join(trainable, frozen), mesh)
-        states = last_states(run, model, whole, example, dropout if dropping(run) else None)
+    def total(trainable: Any, example: Example, carry: Any, dropout: jax.Array) -> tuple[jax.Array, tuple[Sums, Any]]:
+        whole = sharding.gathered(adapter.join(trainable, state.frozen), mesh)
+        states, carry = last_states(run, model, whole, example, dropout if dropping(run) else None, carry)
         sums = loss_sums(run, whole, states, example, run.loss, mesh)
-        return sums.total, sums
+        return sums.total, (sums, carry)
 
     gradient = jax.grad(total, has_aux=True)
     if run.microbatches == 1:
-        gradients, sums = gradient(trainable, example, key(run.seed, "dropout", step, 0))
-        return sums, gradients
+        dropout = key(run.seed, "dropout", state.step, 0)
+        gradients, (sums, carry) = gradient(state.trainable, example, state.carry, dropout)
+        return sums, gradients, carry
 
     # Strided, so that each device's rows stay on it: row r goes to microbatch r % M.
+    count = run.microbatches
     parts = jax.tree.map(
-        lambda x: jnp.swapaxes(x.reshape(x.shape[0] // run.microbatches, run.microbatches, *x.shape[1:]), 0, 1), example
+        lambda x: jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1), (example, state.carry)
     )
 
-    def add(carry: Any, part: tuple[jax.Array, Example]) -> tuple[Any, None]:
-        index, example = part
-        gradients, sums = gradient(trainable, example, key(run.seed, "dropout", step, index))
-        return jax.tree.map(jnp.add, carry, (sums, gradients)), None
+    def add(totals: Any, part: tuple[jax.Array, tuple[Example, Any]]) -> tuple[Any, Any]:
+        index, (example, carry) = part
+        dropout = key(run.seed, "dropout", state.step, index)
+        gradients, (sums, carry) = gradient(state.trainable, example, carry, dropout)
+        return jax.tree.map(jnp.add, totals, (sums, gradients)), carry
 
-    zeros = (Sums(*[jnp.zeros((), jnp.float32)] * 4), jax.tree.map(jnp.zeros_like, trainable))
-    (sums, gradients), _ = jax.lax.scan(add, zeros, (jnp.arange(run.microbatches), parts))
-    return sums, gradients
+    zeros = (Sums(*[jnp.zeros((), jnp.float32)] * 4), jax.tree.map(jnp.zeros_like, state.trainable))
+    (sums, gradients), carry = jax.lax.scan(add, zeros, (jnp.arange(count), parts))
+    return sums, gradients, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), carry)
 
 
 def last_states(
-    run: Run, model: Transformer, params: Any, example: Example, dropout: jax.Array | None = None
-) -> jax.Array:
-    """Return the states [B, T or K, D] of a batched example before the last projection; `dropout` is a key or None.
+    run: Run, model: Model, params: Any, example: Example, dropout: jax.Array | None = None, carry: Any = ()
+) -> tuple[jax.Array, Any]:
+    """Return the states [B, T or K, D] of a batched example before the last projection, and the next carry.
 
-    `params` are those of the model, where training low-rank updates those of `adapter.join`.
+    `params` are those of the model, where training low-rank updates those of `adapter.join`; `dropout` is a key or
+    None, `carry` what the rows before left (see `first_carry`).
     """
-    rngs = None if dropout is None else {"dropout": dropout}
+    settings = {"deterministic": dropout is None, "rngs": None if dropout is None else {"dropout": dropout}}
     with lora.updated(adapter.scale(run.adapter), run.adapter.dropout, deterministic=dropout is None):
-        return model.apply({"params": params}, **example.inputs, deterministic=dropout is None, rngs=rngs)
+        if jax.tree.leaves(carry):
+            return model.apply({"params": params}, example.inputs["tokens"], carry, **settings, method=model.read)
+        return model.apply({"params": params}, **example.inputs, **settings), ()
 
 
 def loss_sums(
@@ -199,4 +214,4 @@ def loss_sums(
 def dropping(run: Run) -> bool:
     """Return whether anything is dropped in training, which then needs a key."""
     low_rank = run.adapter.dropout if run.adapter.method == "lora" else 0.0
-    return max(run.arch.dropout, run.arch.attention_dropout, run.arch.activation_dropout, low_rank) > 0
+    return max(low_rank, *(getattr(run.arch, name) for name in rates(run.arch))) > 0

@@ -31,7 +31,7 @@ def calls(monkeypatch):
         seen.append((folder, checkpoint, split, source))
         if source:  # of a task
             before({"read": 3, "examples": 3, "unlabelled": 0, "rows": 1, "per_row": 3.0, "real": 0.5})
-        return types.SimpleNamespace(scores=dict(SCORES))
+        return types.SimpleNamespace(scores=dict(SCORES), fingerprint="f", units=None)
 
     monkeypatch.setitem(sys.modules, "research.train.restore", types.SimpleNamespace(evaluated=evaluated))
     return seen
@@ -117,3 +117,12 @@ def test_what_a_run_cannot_do_is_refused_before_it_is_scored(task, flags, messag
     (run / "run.json").write_text(json.dumps({"configuration": values, "resolved": values}))
     status, out, err = command("evaluate", run, *flags)
     assert (status, out, calls) == (2, "", []) and message in err and err.count("\n") == 1
+
+
+def test_what_was_found_of_a_runs_own_split_is_kept_for_reports(run, calls, command):
+    assert command("evaluate", run, "--split", "test")[0] == 0
+    kept = json.loads((run / "scores" / "test.json").read_text())
+    assert kept["fingerprint"] == "f" and kept["checkpoint"] == "best" and kept["split"] == "test"
+    assert kept["perplexity"] == SCORES["perplexity"] and kept["units"] is None
+    assert command("evaluate", run, "--source", "x.jsonl", "--split", "validation")[0] == 0
+    assert [path.name for path in (run / "scores").iterdir()] == ["test.json"]  # other text is no split of the run's

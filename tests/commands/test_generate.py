@@ -14,7 +14,7 @@ from research.commands.main import main
 from research.data.tokenizer import Tokenizer, train, vocabulary
 from research.interop import export
 from research.models import preset
-from research.models.transformer import parameter_shapes
+from research.models.build import parameter_shapes
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from research.data.tokenizer import Tokenizer, train, vocabulary
 from research.interop import export
 from research.models import preset
 from research.models.arch import Arch, with_head
-from research.models.transformer import initial_parameters
+from research.models.build import initial_parameters
 from research.train import predict as room
 from tests.interop.test_export import Readme
 from tests.train import small

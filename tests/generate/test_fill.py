@@ -12,7 +12,8 @@ from research.data.tokenizer import Tokenizer, train
 from research.generate.fill import fill_mask
 from research.models import preset
 from research.models.heads import logits
-from research.models.transformer import Transformer, parameter_shapes
+from research.models.build import parameter_shapes
+from research.models.transformer import Transformer
 from research.types import UserError
 
 TEXTS = ["Return the <mask> of the <mask>.", "<mask>", "The <mask> is not the value of the other list, or is it?"]

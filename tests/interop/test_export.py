@@ -13,7 +13,8 @@ from research.interop import card, config_json, export
 from research.models import preset
 from research.models.heads import logits
 from research.models.paths import flatten, unflatten
-from research.models.transformer import Transformer, parameter_shapes
+from research.models.build import parameter_shapes
+from research.models.transformer import Transformer
 from research.objectives import OBJECTIVES
 from research.objectives.spans import shift_right
 from research.types import UserError

@@ -23,7 +23,8 @@ from research.models.arch import base
 from research.models.heads import logits
 from research.models.paths import flatten
 from research.models.rules import HEADS, to_huggingface
-from research.models.transformer import Transformer, initial_parameters, parameter_shapes
+from research.models.build import initial_parameters, parameter_shapes
+from research.models.transformer import Transformer
 from research.types import UserError
 from tests.models.oracles import ARCHS, PAD, torch_model
 

@@ -18,7 +18,8 @@ from research.models.arch import with_head
 from research.models.heads import logits
 from research.models.paths import flatten, unflatten
 from research.models.rules import to_huggingface
-from research.models.transformer import Transformer, parameter_shapes
+from research.models.build import parameter_shapes
+from research.models.transformer import Transformer
 from research.objectives.classification import Classification
 from research.train import adapter as adapters
 from research.train.restore import Loaded

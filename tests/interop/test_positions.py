@@ -7,7 +7,8 @@ import pytest
 from research.interop.positions import resize_positions
 from research.models.heads import logits
 from research.models.paths import flatten
-from research.models.transformer import Transformer, initial_parameters
+from research.models.build import initial_parameters
+from research.models.transformer import Transformer
 from research.types import UserError
 from tests.models.oracles import ARCHS
 

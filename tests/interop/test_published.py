@@ -6,7 +6,7 @@ import pytest
 
 import research
 from research.models.heads import logits
-from research.models.transformer import parameter_count
+from research.models.build import parameter_count
 
 pytestmark = pytest.mark.slow
 TOKENS = np.random.default_rng(0).integers(5, 20_000, (2, 24)).astype(np.int32)

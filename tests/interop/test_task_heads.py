@@ -18,7 +18,8 @@ from research.models.arch import base, with_head
 from research.models.heads import logits
 from research.models.paths import flatten
 from research.models.rules import HEADS, from_huggingface, match, to_huggingface
-from research.models.transformer import Transformer, parameter_shapes
+from research.models.build import parameter_shapes
+from research.models.transformer import Transformer
 from research.types import UserError
 from tests.interop.test_export import TEXT, Readme
 from tests.models.oracles import ARCHS, PAD, same, torch_model, trainable

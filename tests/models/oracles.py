@@ -13,7 +13,7 @@ import pytest
 from research.models import preset
 from research.models.arch import Arch
 from research.models.paths import flatten
-from research.models.transformer import parameter_shapes
+from research.models.build import parameter_shapes
 
 VOCABULARY = 48
 PAD = 1  # as RoBERTa's and BART's tokenizers number it: those models look at the id

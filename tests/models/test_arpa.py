@@ -144,7 +144,7 @@ def test_other_files_are_refused(tmp_path):
 def test_what_the_format_cannot_hold_is_refused(tmp_path):
     path = tmp_path / "model.arpa"
     model = made(text(), "kneser-ney", 3)
-    with pytest.raises(UserError, match=r"cannot hold a cache: set ngram\.cache to 0"):
+    with pytest.raises(UserError, match=r"cannot hold a cache: set arch\.cache to 0"):
         write_arpa(replace(model, cache=0.1, cache_sizes=(5,)), SPELLINGS, path)
     with pytest.raises(UserError, match="cannot hold probabilities of zero"):
         write_arpa(made(text(), "maximum-likelihood", 3), SPELLINGS, path)

@@ -10,7 +10,7 @@ import pytest
 from research.models import preset
 from research.models.initialise import draw, values
 from research.models.paths import flatten, unflatten
-from research.models.transformer import initial_parameters, parameter_shapes
+from research.models.build import initial_parameters, parameter_shapes
 
 SIZES = {"vocab_size": 500, "width": 128, "layers": 2, "heads": 4, "mlp_width": 256, "max_length": 128}
 ATTENTION = "block_1/self_attention/"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from research.models import lora, preset
 from research.models.paths import flatten, unflatten
-from research.models.transformer import Transformer, example, parameter_shapes
+from research.models.build import example, parameter_shapes
+from research.models.transformer import Transformer
 
 SIZES = {"vocab_size": 60, "width": 32, "layers": 1, "decoder_layers": 0, "heads": 4, "head_width": 0, "mlp_width": 64, "max_length": 16}
 FAMILIES = ["bert-nano", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2-nano", "t5-nano"))]

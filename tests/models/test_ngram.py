@@ -252,15 +252,15 @@ def test_other_and_damaged_files_are_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"order": 0}, r"ngram\.order is 0: it must be at least 1"),
-        ({"k": 0.0}, r"ngram\.k is 0\.0: it must be above 0"),
-        ({"k": float("nan")}, r"ngram\.k is nan"),
-        ({"cache": 1.0}, r"ngram\.cache is 1\.0: it must be at least 0 and less than 1"),
-        ({"cache": -0.1}, r"ngram\.cache is -0\.1"),
-        ({"cache_sizes": ()}, r"ngram\.cache_sizes is \(\): give sizes"),
-        ({"cache_sizes": (5, 0)}, r"ngram\.cache_sizes is \(5, 0\)"),
-        ({"vocab_size": -1}, r"ngram\.vocab_size is -1"),
-        ({"smoothing": "good-turing"}, r"ngram\.smoothing is 'good-turing': it must be one of maximum-likelihood, "),
+        ({"order": 0}, r"arch\.order is 0: it must be at least 1"),
+        ({"k": 0.0}, r"arch\.k is 0\.0: it must be above 0"),
+        ({"k": float("nan")}, r"arch\.k is nan"),
+        ({"cache": 1.0}, r"arch\.cache is 1\.0: it must be at least 0 and less than 1"),
+        ({"cache": -0.1}, r"arch\.cache is -0\.1"),
+        ({"cache_sizes": ()}, r"arch\.cache_sizes is \(\): give sizes"),
+        ({"cache_sizes": (5, 0)}, r"arch\.cache_sizes is \(5, 0\)"),
+        ({"vocab_size": -1}, r"arch\.vocab_size is -1"),
+        ({"smoothing": "good-turing"}, r"arch\.smoothing is 'good-turing': it must be one of maximum-likelihood, "),
     ],
 )
 def test_fields_that_cannot_work_are_refused(fields, message):

@@ -9,7 +9,7 @@ import pytest
 
 from research.models import preset, presets
 from research.models.arch import Arch, base, validate
-from research.models.transformer import parameter_count, parameter_shapes
+from research.models.build import parameter_count, parameter_shapes
 from research.types import UserError
 
 # As the published base checkpoints count: BERT and RoBERTa with pooler and no heads, BART without its logits bias,

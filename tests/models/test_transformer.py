@@ -11,7 +11,8 @@ import pytest
 from research.models.arch import base
 from research.models.heads import logits, output_projection
 from research.models.paths import flatten
-from research.models.transformer import Transformer, example, parameter_count, parameter_shapes
+from research.models.build import example, parameter_count, parameter_shapes
+from research.models.transformer import Transformer
 from research.types import UserError
 from tests.models.oracles import ARCHS, influence
 

@@ -17,7 +17,7 @@ from research.config import Adapter, Init, Loss, Mesh, Optimizer, check, from_js
 from research.data.corpus import Data
 from research.models import preset
 from research.models.paths import flatten
-from research.models.transformer import initial_parameters, parameter_shapes
+from research.models.build import initial_parameters, parameter_shapes
 from research.train import adapter, memory
 from research.train.optimizer import create
 from research.train.paths import layer
@@ -244,7 +244,7 @@ def test_merged_parameters_are_the_model_that_was_trained():
     params = one.merge(states[2].trainable, states[2].frozen)
     keys = jax.vmap(jax.random.key)(jnp.arange(len(rows["tokens"])))
     example = examples(run, WORDS, keys, rows)
-    sums = loss_sums(run, params, last_states(run, one.model, params, example), example, Loss(), one.mesh)
+    sums = loss_sums(run, params, last_states(run, one.model, params, example)[0], example, Loss(), one.mesh)
     assert float(sums.nll / sums.weight) == pytest.approx(metrics[2]["loss"], rel=1e-5)
 
 

@@ -15,7 +15,7 @@ from research.config import Compute, Mesh, Optimizer, Run
 from research.data.corpus import Data
 from research.models import bart, bert, gpt2, roberta, t5
 from research.models.arch import Arch, with_head
-from research.models.transformer import parameter_shapes
+from research.models.build import parameter_shapes
 from research.objectives.causal import Causal
 from research.objectives.classification import Classification
 from research.objectives.masked import Masked

@@ -17,7 +17,7 @@ from research.data.tokenizer import Tokenizer, load, save, vocabulary
 from research.interop import export, folder
 from research.models.arch import base
 from research.models.paths import flatten
-from research.models.transformer import parameter_shapes
+from research.models.build import parameter_shapes
 from research.report import logs
 from research.train import checkpoint
 from research.train.loop import train

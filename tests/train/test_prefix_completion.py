@@ -15,7 +15,8 @@ from research.generate.settings import Decoding
 from research.models import preset
 from research.models.attention import self_mask
 from research.models.heads import logits
-from research.models.transformer import Transformer, initial_parameters
+from research.models.build import initial_parameters
+from research.models.transformer import Transformer
 from research.objectives.completion import Completion
 from research.tasks.prepare import encode_rows
 from research.train.judged import judged

@@ -1,0 +1,69 @@
+"""Losses token by token, and summed over documents: what models are mixed by, and what paired tests resample."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research.data.batches import Rows
+from research.types import Objective
+
+MOST = 100_000  # units kept of a split: a paired test of more would tell no more
+
+
+class Losses(NamedTuple):
+    """The loss of every scored position of a split, filled in as it is evaluated."""
+
+    nll: np.ndarray  # float32[R, K], nats; 0 where nothing is scored
+    weights: np.ndarray  # float32[R, K]
+
+    def add(self, index: np.ndarray, found: tuple[np.ndarray, np.ndarray]) -> None:
+        """Keep what was found of the rows `index`, int32[B]; those beyond the split are padding."""
+        real = index < len(self.nll)
+        nll, weights = (np.asarray(part)[real] for part in found)
+        self.nll[index[real]], self.weights[index[real]] = np.where(weights > 0, nll, 0), weights
+
+
+def empty(rows: Rows, positions: int) -> Losses:
+    """Return room for the losses of `rows` of `positions` scored positions each."""
+    return Losses(*(np.zeros((rows.count, positions), np.float32) for _ in range(2)))
+
+
+def by_token(losses: Losses, rows: Rows) -> Losses:
+    """Return float32[N] of each token of the corpora, one after the other, of an objective that scores the next token.
+
+    The first token of a corpus is not predicted: its weight is 0.
+    """
+    found, done = [], 0
+    for corpus, count in zip(rows.corpora, rows.counts, strict=True):
+        part = [values[done : done + count].reshape(-1)[: len(corpus.tokens) - 1] for values in losses]
+        found.append([np.concatenate([[0.0], values]).astype(np.float32) for values in part])
+        done += count
+    return Losses(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def summed(objective: Objective, losses: Losses, rows: Rows) -> dict[str, Any] | None:
+    """Return the sums over documents, or over rows where an objective corrupts these; None where there are too many.
+
+    Returns:
+        `kind`, document or row; `nll` in nats and `weight` in scored tokens, lists of the same length.
+    """
+    if not objective.likelihood:
+        count, positions = losses.nll.shape
+        unit, losses = np.repeat(np.arange(count), positions), Losses(losses.nll.ravel(), losses.weights.ravel())
+        return _summed("row", losses, unit)
+    return by_document(by_token(losses, rows), rows)
+
+
+def by_document(tokens: Losses, rows: Rows) -> dict[str, Any] | None:
+    """Return the sums over documents of the losses of every token, float32[N]; as `summed`."""
+    begins = np.concatenate([corpus.starts for corpus in rows.corpora]).astype(np.int64)
+    begins[:1] = 1
+    return _summed("document", tokens, np.cumsum(begins) - 1)
+
+
+def _summed(kind: str, losses: Losses, unit: np.ndarray) -> dict[str, Any] | None:
+    nll = np.bincount(unit, weights=losses.nll.astype(np.float64) * losses.weights)
+    weight = np.bincount(unit, weights=losses.weights)
+    return {"kind": kind, "nll": nll.round(4).tolist(), "weight": weight.tolist()} if len(nll) <= MOST else None
