@@ -37,6 +37,9 @@ class Init:
     positions: Literal["keep", "resize"] = "keep"
     """Learned positions as they are there, longer rows being refused; or cut to arch.max_length, or continued to it by
     repeating them."""
+    rescale: bool = False
+    """Begin with tables of embeddings as large as fresh ones, and the same function of them (BERT and RoBERTa, whose
+    norms make up for it): AdamW moves every element alike, so what grew in pre-training learns more slowly."""
 
 
 @dataclass(frozen=True)
