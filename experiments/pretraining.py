@@ -3,7 +3,8 @@
 Command:  TERCET_DATA=... python -m experiments.pretraining --uncased runs/mlm_encoder --cased runs/mlm_encoder_cased
 Source:   the question of Devlin et al. (2019), section 5, at the size of BERT-mini.
 
-Each way has the learning rate of RATES: the best of SST-2's validation split among 5e-4, 1e-3 and 2e-3.
+Each way has the learning rate of RATES, the best on SST-2's validation split: pre-trained of 5e-4, 1e-3 and 2e-3, from
+scratch of the last two.
 Six runs of sst2.py, sms_spam.py and conll2003.py, a folder each under --out: finished ones are not run again, an interrupted
 one goes on. Prints the scores on the test splits, and how far the pre-trained model is ahead with a 95 % interval: both
 are resampled together over the test examples (Koehn, 2004). Writes the same as results.jsonl.

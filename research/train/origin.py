@@ -123,8 +123,9 @@ def parameters(run: Run, shardings: Any) -> tuple[dict[str, jax.Array], list[str
 def rescaled(params: dict[str, Any], arch: Arch) -> dict[str, Any]:
     """Return {path: array} of the same function, with token embeddings of an RMS of 0.02, which fresh ones have.
 
-    The norm of the sum of embeddings takes out their scale; tied logits get it back from the head's norm. Measured on
-    CoNLL-2003 from an encoder whose embeddings had grown to 0.07: experiments/pretraining.py.
+    The norm of the sum of embeddings takes out their scale; tied logits get it back from the head's norm. From an encoder
+    whose embeddings had grown to 0.07, one epoch of CoNLL-2003 ended at an F1 of 0.678 with it and 0.651 without, three
+    of SST-2 at an accuracy of 0.776, and 0.790 without: single runs at the same rate.
 
     Raises:
         UserError: The architecture has no such norms.
