@@ -370,6 +370,8 @@ def check(run: Run, resolved: bool = False) -> None:
         raise UserError("patience counts evaluations, and there are none on the way: set evaluate_every")
     if not run.name:
         raise UserError("name is empty: call the run something")
+    if run.init.rescale and not run.init.path:
+        raise UserError("init.rescale is for embeddings that were trained, and init.path is empty: set it, or leave rescale")
     check_data(run.data)
     if run.batch_size % run.microbatches:
         raise UserError(f"batch_size {run.batch_size} does not divide into microbatches {run.microbatches}")
@@ -394,6 +396,11 @@ def _check_adapter(adapter: Adapter) -> None:
 def _check_shape(run: Run) -> None:
     """Refuse a model, an objective and rows that do not go together."""
     validate(run.arch)
+    tied = run.arch.head == "vocabulary" and run.arch.tied
+    if run.init.rescale and not (run.arch.embedding_norm and (run.arch.head_transform or not tied)):
+        raise UserError(
+            f"init.rescale is for BERT and RoBERTa, and {run.arch.family} has no norms that make up for it: leave it out"
+        )
     problem = problem_of(run)
     if problem != "single_label" and (run.loss.label_smoothing or run.loss.z_loss):
         raise UserError(f"loss.label_smoothing and loss.z_loss are for one of several, not for {problem}: set them to 0")

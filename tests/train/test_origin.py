@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from research.commands.export import export as export_run
-from research.config import Init, Mesh, to_json
+from research.config import Init, Mesh, check, to_json
 from research.data.corpus import prepare
 from research.data.tokenizer import Tokenizer, load, save, vocabulary
 from research.interop import export, folder
@@ -135,10 +135,11 @@ def test_rescaled_embeddings_are_as_large_as_fresh_ones_and_make_the_same_functi
     np.testing.assert_allclose(after, before, atol=2e-4)
     given, _ = held(run)
     assert float(np.sqrt(np.mean(np.square(given["tokens/embedding"])))) == pytest.approx(0.02, rel=1e-5)
-    with pytest.raises(UserError, match=r"init\.rescale is for BERT"):
-        rescaled(path, dataclasses.replace(run.arch, embedding_norm=False))
-    with pytest.raises(UserError, match=r"init\.rescale is for BERT"):
-        rescaled(path, dataclasses.replace(run.arch, head_transform=False))
+    for without in ({"embedding_norm": False}, {"head_transform": False}):
+        with pytest.raises(UserError, match=r"init\.rescale is for BERT"):
+            check(dataclasses.replace(run, arch=dataclasses.replace(run.arch, **without)), resolved=True)
+    with pytest.raises(UserError, match=r"init\.path is empty"):
+        check(dataclasses.replace(run, init=Init(rescale=True)))
 
 
 def test_an_exported_run_opens_as_the_run_does(first, tmp_path):
