@@ -63,7 +63,7 @@ def write(folder: pathlib.Path, preset_name: str, draw) -> int:
     from research.models import preset
     from research.models.paths import flatten, unflatten
     from research.models.rules import to_huggingface
-    from research.models.transformer import parameter_shapes
+    from research.models.build import parameter_shapes
 
     arch = preset(preset_name)
     leaves = {

@@ -16,12 +16,12 @@ import pathlib
 from dataclasses import replace
 
 from experiments import sst2
-from experiments.pretraining import RATES
+from experiments.pretraining import PRETRAINED, SCRATCH, settled
 from research.config import Adapter, Init, Optimizer, Run, Schedule
 from research.types import UserError
 
 HEAD = r"^(?!classifier/|pooler/)"  # everything but the head
-FRESH, FULL = (Optimizer("muon", learning_rate=RATES[way]) for way in ("scratch", "pretrained"))
+FRESH, FULL = (settled("SST-2", way, "").optimizer for way in (SCRATCH, PRETRAINED))
 ADAMW = Optimizer(learning_rate=3e-3)  # muon is for whole matrices
 WAYS: dict[str, tuple[bool, Adapter, Optimizer]] = {  # whether pre-trained, what is trained, and how
     "from scratch": (False, Adapter(), FRESH),
@@ -29,7 +29,7 @@ WAYS: dict[str, tuple[bool, Adapter, Optimizer]] = {  # whether pre-trained, wha
     "pre-trained, LoRA": (True, Adapter("lora", targets=r"block_\d+/.*/kernel$"), ADAMW),
     "pre-trained, full": (True, Adapter(), FULL),
 }
-STEPS = {0.01: 100, 0.1: 250, 1.0: 600}  # 40, 11 and 2.6 epochs
+STEPS = {0.01: 100, 0.1: 250, 1.0: 400}  # 40, 11 and 1.8 epochs
 SEEDS = (0, 1, 2)
 
 

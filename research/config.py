@@ -43,6 +43,9 @@ class Init:
     positions: Literal["keep", "resize"] = "keep"
     """Learned positions as they are there, longer rows being refused; or cut to arch.max_length, or continued to it by
     repeating them."""
+    rescale: bool = False
+    """Begin with tables of embeddings as large as fresh ones, and the same function of them (BERT and RoBERTa, whose
+    norms make up for it): AdamW moves every element alike, so what grew in pre-training learns more slowly."""
 
 
 @dataclass(frozen=True)
@@ -378,6 +381,8 @@ def check(run: Run, resolved: bool = False) -> None:
         raise UserError("patience counts evaluations, and there are none on the way: set evaluate_every")
     if not run.name:
         raise UserError("name is empty: call the run something")
+    if run.init.rescale and not run.init.path:
+        raise UserError("init.rescale is for embeddings that were trained, and init.path is empty: set it, or leave rescale")
     check_data(run.data)
     if run.batch_size % run.microbatches:
         raise UserError(f"batch_size {run.batch_size} does not divide into microbatches {run.microbatches}")
@@ -401,11 +406,21 @@ def _check_adapter(adapter: Adapter) -> None:
         )
 
 
+def _check_rescale(arch: Arch) -> None:
+    tied = arch.head == "vocabulary" and arch.tied
+    if not arch.embedding_norm or (tied and not arch.head_transform):
+        raise UserError(
+            f"init.rescale is for BERT and RoBERTa, and {arch.family} has no norms that make up for it: leave it out"
+        )
+
+
 def _check_shape(run: Run) -> None:
     """Refuse a model, an objective and rows that do not go together."""
     validate(run.arch)
     if not isinstance(run.arch, Arch):
         _check_ladder(run)
+    elif run.init.rescale:
+        _check_rescale(run.arch)
     problem = problem_of(run)
     if problem != "single_label" and (run.loss.label_smoothing or run.loss.z_loss):
         raise UserError(f"loss.label_smoothing and loss.z_loss are for one of several, not for {problem}: set them to 0")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from research.config import Run, from_json
 from research.data.tokenizer import fingerprint, load, vocabulary
@@ -21,6 +23,7 @@ from research.objectives.seq2seq import Seq2Seq
 from research.report import logs
 from research.types import HeadKind, UserError
 
+FRESH = 0.02  # the RMS of BERT's embeddings as they begin
 OWN = ("dropout", "attention_dropout", "activation_dropout", "init")  # fields of arch that stay the run's
 
 
@@ -112,9 +115,24 @@ def parameters(run: Run, shardings: Any) -> tuple[dict[str, jax.Array], list[str
         params, fresh = folder.parameters(run.init.path, held, shardings, HEADS, others)
     if held.max_length != run.arch.max_length:
         params, _ = resize_positions(params, held, run.arch.max_length)
-    given = flatten(params)
+    given = rescaled(flatten(params), run.arch) if run.init.rescale else flatten(params)
     places = flatten(shardings)
     return {path: jax.device_put(leaf, places[path]) for path, leaf in given.items()}, sorted(fresh)
+
+
+def rescaled(params: dict[str, Any], arch: Arch) -> dict[str, Any]:
+    """Return {path: array} of the same function, with token embeddings of an RMS of 0.02, which fresh ones have.
+
+    The norm of the sum of embeddings takes out their scale; tied logits get it back from the head's norm. From an encoder
+    whose embeddings had grown to 0.07, one epoch of CoNLL-2003 ended at an F1 of 0.678 with it and 0.651 without, three
+    of SST-2 at an accuracy of 0.776, and 0.790 without: single runs at the same rate.
+    """
+    tied = arch.head == "vocabulary" and arch.tied
+    factor = FRESH / jnp.sqrt(jnp.mean(jnp.square(params["tokens/embedding"])))
+    tables = {path for path in params if re.search(r"(tokens|positions|types)/embedding$", path)}
+    others = {path for path in params if tied and path.startswith("head/norm/")}
+    scale = lambda path: factor if path in tables else 1 / factor if path in others else 1  # noqa: E731
+    return {path: leaf * scale(path) for path, leaf in params.items()}
 
 
 def _is_run(path: str) -> bool:

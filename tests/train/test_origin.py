@@ -11,17 +11,18 @@ import pytest
 from huggingface_hub import ModelCard
 
 from research.commands.export import export as export_run
-from research.config import Init, Mesh, to_json
+from research.config import Init, Mesh, check, to_json
 from research.data.corpus import prepare
 from research.data.tokenizer import Tokenizer, load, save, vocabulary
 from research.interop import export, folder
 from research.models.arch import base
-from research.models.paths import flatten
 from research.models.build import parameter_shapes
+from research.models.heads import logits
+from research.models.paths import flatten, unflatten
 from research.report import logs
 from research.train import checkpoint
 from research.train.loop import train
-from research.train.origin import like, parameters, resolve
+from research.train.origin import like, parameters, rescaled, resolve
 from research.train.restore import load_run, open_model
 from research.types import UserError
 from tests.train import small
@@ -120,6 +121,25 @@ def test_positions_are_kept_or_resized(first, tmp_path):
     table = np.asarray(held(resized)[0]["encoder/positions/embedding"])
     original = np.asarray(held(kept)[0]["encoder/positions/embedding"])
     np.testing.assert_array_equal(table, np.concatenate([original, original[:36]]))
+
+
+def test_rescaled_embeddings_are_as_large_as_fresh_ones_and_make_the_same_function(first, tmp_path):
+    grown = {**load_run(first[1]).params}
+    run = resolve(starting(first, first[1], rescale=True))
+    path = {name: leaf * (3 if name.endswith("embedding") else 1) for name, leaf in flatten(grown).items()}
+    found = rescaled(path, run.arch)
+    assert float(np.sqrt(np.mean(np.square(found["tokens/embedding"])))) == pytest.approx(0.02, rel=1e-5)
+    tokens = np.arange(40).reshape(2, 20) % run.arch.vocab_size
+    model = load_run(first[1]).model
+    before, after = (logits(model, unflatten(leaves), tokens=tokens) for leaves in (path, found))
+    np.testing.assert_allclose(after, before, atol=2e-4)
+    given, _ = held(run)
+    assert float(np.sqrt(np.mean(np.square(given["tokens/embedding"])))) == pytest.approx(0.02, rel=1e-5)
+    for without in ({"embedding_norm": False}, {"head_transform": False}):
+        with pytest.raises(UserError, match=r"init\.rescale is for BERT"):
+            check(dataclasses.replace(run, arch=dataclasses.replace(run.arch, **without)), resolved=True)
+    with pytest.raises(UserError, match=r"init\.path is empty"):
+        check(dataclasses.replace(run, init=Init(rescale=True)))
 
 
 def test_an_exported_run_opens_as_the_run_does(first, tmp_path):
