@@ -52,8 +52,8 @@ class Init:
 class Optimizer:
     """The update rule, its peak learning rate, and what it leaves undecayed."""
 
-    name: Literal["adamw", "adafactor", "lion", "muon"] = "adamw"
-    """Update rule; muon takes the hidden matrices, scaled to adamw's step size, and leaves the rest to Nesterov adamw."""
+    name: Literal["adamw", "adafactor", "lion", "muon", "sgd"] = "adamw"
+    """Update rule; sgd has no momentum; muon takes the hidden matrices, scaled to adamw's step size, and leaves the rest to Nesterov adamw."""
     learning_rate: float = 1e-3
     """Peak learning rate, reached at the end of the warm-up."""
     b1: float = 0.9
@@ -108,14 +108,18 @@ class Adapter:
 class Schedule:
     """The learning rate over the run's steps."""
 
-    name: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"] = "cosine"
-    """Shape after the warm-up; wsd is warmup-stable-decay."""
+    name: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd", "staircase"] = "cosine"
+    """Shape after the warm-up; wsd is warmup-stable-decay, staircase falls in `stairs` equal steps instead of evenly."""
     warmup: int = 100
     """Steps of linear warm-up; the first update already has 1/warmup of the peak."""
     decay: float = 0.2
-    """Share of all steps that wsd spends falling."""
+    """Share of all steps that wsd and staircase spend falling."""
     floor: float = 0.0
     """Last learning rate as a share of the peak (linear, cosine, wsd)."""
+    stairs: int = 1
+    """staircase: how many times the learning rate falls, each for as many steps."""
+    factor: float = 0.5
+    """staircase: what the learning rate is multiplied by each time it falls."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,9 @@ class Run:
     """Parts that each batch is computed in, to save memory; the update is the same."""
     ema: float = 0.0
     """Decay of an exponential moving average of parameters, used for evaluation; 0: none."""
+    average: float = 0.0
+    """Share of all steps, the last ones, whose parameters' plain mean is used for evaluation (Polyak and Juditsky, 1992;
+    with sgd, averaged SGD); before them it is the parameters themselves. 0: none."""
     log_every: int = 10
     """Steps between rows of metrics.jsonl."""
     evaluate_every: int = 0
@@ -212,6 +219,11 @@ class Run:
 def is_task(run: Run) -> bool:
     """Return whether `run` learns from records with columns rather than from running text."""
     return isinstance(run.objective, tuple(TASKS.values()))
+
+
+def averages(run: Run) -> bool:
+    """Return whether `run` keeps an average of its parameters, which is what is evaluated."""
+    return run.ema > 0 or run.average > 0
 
 
 def problem_of(run: Run) -> str:
@@ -373,10 +385,13 @@ def check(run: Run, resolved: bool = False) -> None:
     _not_negative(run.loss, "z_loss", of="loss.")
     if run.seed >= 2**32:
         raise UserError(f"seed is {run.seed}: it must be below 2**32")
-    _share(run, "ema")
+    _share(run, "ema", "average")
+    if run.ema and run.average:
+        raise UserError("ema and average both name the parameters that are evaluated: keep one and set the other to 0")
     _share(run.optimizer, "b1", "b2", of="optimizer.")
     _share(run.loss, "label_smoothing", of="loss.")
     _share(run.schedule, "decay", of="schedule.")
+    _positive(run.schedule, "stairs", "factor", of="schedule.")
     if run.patience and not run.evaluate_every:
         raise UserError("patience counts evaluations, and there are none on the way: set evaluate_every")
     if not run.name:

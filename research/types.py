@@ -101,5 +101,5 @@ class State(NamedTuple):
     trainable: Any  # parameters that gradients are taken of, nested
     frozen: Any  # the others, nested; empty where all are trained
     opt_state: Any  # of the trainable ones
-    averages: Any  # exponential moving average of the trainable ones, or an empty tuple
+    averages: Any  # average of the trainable ones, or an empty tuple
     carry: Any = ()  # what each row of the last batch hands on to the next one's; empty where rows stand alone

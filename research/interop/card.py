@@ -9,7 +9,7 @@ import pathlib
 import tomllib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from research.config import Run, from_json, is_task
+from research.config import Run, averages, from_json, is_task
 from research.data.sources import Source, kind, name
 from research.models.arch import Arch
 from research.objectives import OBJECTIVES
@@ -231,10 +231,11 @@ def _title(run: Run, record: dict[str, Any], step: int, raw: bool) -> str:
     both = arch.structure == "encoder-decoder"
     depth = f"depth {arch.encoder_layers} + {arch.depth}" if both else f"depth {arch.layers}"
     average = ""
-    if run.ema:
-        average = " These are its raw parameters, not their moving average." if raw else (
-            f" These are the moving average of its parameters (decay {run.ema:g})."
+    if averages(run):
+        kind = f"moving average of its parameters (decay {run.ema:g})" if run.ema else (
+            f"mean of its parameters over the last {run.average:.0%} of the steps"
         )
+        average = " These are its raw parameters, not their average." if raw else f" These are the {kind}."
     origin = f" from `{run.init.path}`" if run.init.path else ""
     rows = step * run.batch_size
     amount = f"{rows:,} rows" if is_task(run) else f"{rows * run.data.length:,} tokens"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from research.config import Run, differences, from_json, is_task, to_json
+from research.config import Run, averages, differences, from_json, is_task, to_json
 from research.data.tokenizer import save as save_tokenizer
 from research.report import logs
 from research.tasks import summary
@@ -167,7 +167,7 @@ def _steps(
         log.write({"kind": kind, "step": step, **place_in_time, **values})
 
     def evaluate(state: State, step: int) -> float:
-        params = session.trainer.merge(state.averages if run.ema else state.trainable, state.frozen)
+        params = session.trainer.merge(state.averages if averages(run) else state.trainable, state.frozen)
         scores = session.evaluate(params, validation, run.evaluate_rows, unigram)
         short = {name: value for name, value in scores.items() if name != "confusion"}
         write("evaluation", step, {"split": "validation", **short})

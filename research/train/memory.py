@@ -14,6 +14,7 @@ from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from research.models import validate
+from research.config import averages
 from research.models.arch import Arch
 from research.models.ladder import FeedForward, Recurrent
 from research.models.paths import flatten
@@ -102,7 +103,7 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     parts = {
         "parameters": weights,
         "optimizer": slots,
-        "averages": learning if run.ema else 0,
+        "averages": learning if averages(run) else 0,
         **moving,
         "batch": 4 * tokens * -(-run.batch_size // ways),
     }
@@ -232,6 +233,8 @@ def split(shape: Shape, mesh: dict[str, int]) -> int:
 
 def _slots(name: str, shape: Shape, size: int) -> int:
     """Return the bytes of optimizer state that parameters of `size` bytes on this device have."""
+    if name == "sgd":
+        return 0
     if name == "lion":
         return size
     if name == "adafactor":

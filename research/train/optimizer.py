@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.config import Optimizer, Schedule
+from research.config import Optimizer, Run, Schedule
 from research.models.arch import Arch
 from research.train import paths
 
@@ -37,6 +37,11 @@ def learning_rate(schedule: Schedule, peak: float, steps: int) -> Callable[[Any]
     elif schedule.name == "inverse_sqrt":
         start = max(1, warmup)
         after = lambda count: peak * jnp.sqrt(start / (start + count + 1.0))  # noqa: E731
+    elif schedule.name == "staircase":
+        begin, width = (1 - schedule.decay) * steps - warmup, schedule.decay * steps / schedule.stairs
+        falls = [max(0, round(begin + stair * width)) for stair in range(schedule.stairs)]
+        factors = {at: schedule.factor ** falls.count(at) for at in falls}  # stairs of less than a step fall at once
+        after = optax.piecewise_constant_schedule(peak, factors)
     else:
         falling = max(1, min(rest, round(schedule.decay * steps)))
         after = optax.join_schedules(
@@ -64,6 +69,8 @@ def create(
         direction = optax.scale_by_adam(config.b1, config.b2, config.epsilon)
     elif config.name == "lion":
         direction = optax.scale_by_lion(config.b1, config.b2)
+    elif config.name == "sgd":
+        direction = optax.identity()
     elif config.name == "adafactor":
         direction = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
     else:
@@ -78,6 +85,17 @@ def create(
         optax.scale_by_learning_rate(rate),
         optax.stateless(lambda updates, _: layer_rates(config, arch, updates)),
     )
+
+
+def newest_share(run: Run, step: jax.Array) -> Any:
+    """Return the newest parameters' share of their average after the update `step`: float32, or the decay's rest.
+
+    For the plain mean of the last of the steps it is 1, 1/2, 1/3, ...; before those 1, the parameters themselves.
+    """
+    if run.ema:
+        return 1 - run.ema
+    begin = run.steps - round(run.average * run.steps)
+    return 1.0 / jnp.maximum(step - begin + 1, 1).astype(jnp.float32)
 
 
 def orthogonal(matrix: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.config import Mesh, Run, from_json, is_task
+from research.config import Mesh, Run, averages, from_json, is_task
 from research.data.corpus import Prepared
 from research.data.sources import Source
 from research.data.tokenizer import Tokenizer, load, vocabulary
@@ -67,8 +67,8 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
     run = from_json(record["resolved"])
     if isinstance(run.arch, Ngram):
         raise UserError(f"{folder} holds an n-gram model, which has no checkpoints: evaluate and generate read it")
-    if raw and not run.ema:
-        raise UserError(f"--raw: {folder} kept no average of its parameters (ema is 0), all are raw: leave it out")
+    if raw and not averages(run):
+        raise UserError(f"--raw: {folder} kept no average of its parameters (ema and average are 0), all are raw: leave it out")
     keep_compiled()
     tokenizer = load(str(folder / "tokenizer"))
     words = vocabulary(tokenizer)
@@ -80,7 +80,7 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
             for note in notes:
                 print(f"warning: {note}", file=sys.stderr)
             manifests.append(checkpoints.folder / str(int(state.step)) / MANIFEST)
-            trainable = state.averages if run.ema and not raw else state.trainable
+            trainable = state.averages if averages(run) and not raw else state.trainable
             found = compiled.merge(trainable, state.frozen)
             params = found if step == steps[0] else jax.tree.map(jnp.add, params, found)
     if len(steps) > 1:  # the mean of the models: that of low-rank factors would be another model

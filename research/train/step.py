@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.config import Loss, Run, problem_of
+from research.config import Loss, Run, averages, problem_of
 from research.keys import key
 from research.models import lora
 from research.models.build import Model, create, initial_parameters, start
@@ -48,8 +48,8 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
     def initialize(given: dict[str, jax.Array] | None = None) -> State:
         params = unflatten(flatten(initial_parameters(run.arch, key(run.seed, "init"))) | (given or {}))
         trainable, frozen = adapter.split(run.adapter, run.arch, params, key(run.seed, "adapter"))
-        averages = jax.tree.map(jnp.copy, trainable) if run.ema else ()
-        return State(jnp.zeros((), jnp.int32), trainable, frozen, rule.init(trainable), averages, first_carry(run))
+        kept = jax.tree.map(jnp.copy, trainable) if averages(run) else ()
+        return State(jnp.zeros((), jnp.int32), trainable, frozen, rule.init(trainable), kept, first_carry(run))
 
     shapes, placed = sharding.placed(jax.eval_shape(initialize), mesh)
     merged = functools.partial(adapter.merge, run.adapter)
@@ -74,10 +74,11 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
             found = adapter.clip(run.optimizer.clip, opened, gradients, norm, every) if gradual else gradients
             updates, opt_state = rule.update(found, state.opt_state, state.trainable)
             trainable = adapter.where(opened, optax.apply_updates(state.trainable, updates), state.trainable)
-            averages = state.averages
-            if run.ema:
-                averages = adapter.where(opened, optax.incremental_update(trainable, averages, 1 - run.ema), averages)
-            return State(state.step + 1, trainable, state.frozen, opt_state, averages, carry)
+            kept = state.averages
+            if averages(run):
+                share = optimizer.newest_share(run, state.step)
+                kept = adapter.where(opened, optax.incremental_update(trainable, kept, share), kept)
+            return State(state.step + 1, trainable, state.frozen, opt_state, kept, carry)
 
         metrics = {
             "loss": sums.nll * scale,

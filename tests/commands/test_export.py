@@ -73,7 +73,7 @@ def test_raw_is_an_error_where_all_parameters_are(command, tmp_path):
     (tmp_path / "run" / "run.json").write_text(json.dumps({"configuration": values, "resolved": values}))
     status, out, err = command("export", tmp_path / "run", tmp_path / "model", "--raw")
     assert (status, out) == (2, "") and err.count("\n") == 1
-    assert "kept no average of its parameters (ema is 0), all are raw: leave it out" in err
+    assert "kept no average of its parameters (ema and average are 0), all are raw: leave it out" in err
     assert not (tmp_path / "model").exists()
 
 

@@ -112,7 +112,7 @@ def test_only_figures_of_these_very_parameters_are_given(tmp_path):
         read(tmp_path, card.create(folder, step, TOKENIZER, WORDS, raw=raw)) for step, raw in ((20, False), (20, True), (7, False))
     )
     assert len(averaged.data.eval_results) == 3 and "the moving average of its parameters (decay 0.9)" in averaged.text
-    assert raw.data.eval_results is None and "raw parameters, not their moving average" in raw.text
+    assert raw.data.eval_results is None and "raw parameters, not their average" in raw.text
     assert "evaluations are of the moving average, not of these" in raw.text
     assert earlier.data.eval_results is None and "evaluations are not made at this step" in earlier.text
 

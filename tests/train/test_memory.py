@@ -66,12 +66,12 @@ def test_parameters_are_spread_as_the_table_says(family):
     assert estimate(run, dict(mesh.shape)).parts["parameters"] == 4 * sum(jax.tree.leaves(local))
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon", "sgd"])
 def test_optimizer_state_is_counted(name):
     run = make(arch={"width": 128, "head_width": 32}, optimizer=Optimizer(name=name))
     rule = optimizer.create(run.optimizer, lambda step: 1.0)
     actual = sum(4 * leaf.size for leaf in jax.tree.leaves(jax.eval_shape(rule.init, parameter_shapes(run.arch))))
-    assert estimate(run, ONE).parts["optimizer"] == pytest.approx(actual, rel=0.01)
+    assert estimate(run, ONE).parts["optimizer"] == pytest.approx(actual, rel=0.01, abs=4)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,17 @@ def test_averages_follow_the_parameters():
     )
 
 
+def test_the_plain_mean_of_the_last_parameters():
+    run = make("causal", average=0.5, steps=6)  # of updates 3, 4 and 5
+    compiled = trainer(run, WORDS, mesh_of(run))
+    state, seen = compiled.initialize(), []
+    for _ in range(6):
+        state, _ = compiled.update(state, compiled.place(record(run)))
+        seen.append(jax.device_get(state.trainable))
+        wanted = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *seen[min(3, len(seen) - 1) :])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), jax.device_get(state.averages), wanted)
+
+
 def test_bfloat16_and_remat_stay_near_float32():
     loss, _, gradient = gradients(make("causal"))
     assert_same(make("causal"), make("causal", compute=Compute(remat=True)))
