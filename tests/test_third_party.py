@@ -25,9 +25,9 @@ FIELDS = {"kind", "title", "licence", "source", "bibtex"}
 def test_a_record_says_what_it_is_on_what_terms_and_how_it_is_cited(name):
     record = RECORDS[name]
     files = {"sha256"} if record["kind"] in ("dataset", "checkpoint") else set()
-    assert FIELDS | files <= record.keys() <= FIELDS | files | {"note", "fields" if record["kind"] == "paper" else "names"}
+    assert FIELDS | files <= record.keys() <= FIELDS | files | {"note", "published", "fields" if record["kind"] == "paper" else "names"}
     assert record["kind"] in ("dataset", "checkpoint", "paper")
-    assert all(record[field].strip() for field in record.keys() - {"sha256", "names", "fields"})
+    assert all(record[field].strip() for field in record.keys() - {"sha256", "names", "fields", "published"})
     assert re.fullmatch(r"https://[^\s/]+/\S+", record["source"])
     [(key, fields)] = re.findall(r"^@\w+\{(\w+),\n(.*?)^\}$", record["bibtex"], re.MULTILINE | re.DOTALL)
     assert {"title", "author", "year"} <= set(re.findall(r"^  (\w+) = \{.*\},?$", fields, re.MULTILINE))

@@ -24,6 +24,13 @@ class Use(NamedTuple):
     run: str  # id
 
 
+class Published(NamedTuple):
+    """A figure that others published of what a run reproduces."""
+
+    value: float
+    source: str
+
+
 class Found(NamedTuple):
     """What was used."""
 
@@ -43,6 +50,22 @@ def read(folder: pathlib.Path = RECORDS) -> dict[str, dict[str, Any]]:
             found[file.parent.name] = tomllib.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{file}: {error}: mend the record") from None
+    return found
+
+
+def published(records: dict[str, dict[str, Any]], split: str, score: str) -> dict[str, Published]:
+    """Return {name of a run: the published figure that it reproduces}, of a score of a split.
+
+    Raises:
+        UserError: A record has a figure without its name, score, split, value or source; names the file.
+    """
+    found = {}
+    for folder, record in records.items():
+        for figure in record.get("published", ()):
+            if missing := {"name", "score", "split", "value", "source"} - figure.keys():
+                raise UserError(f"{RECORDS / folder}/METADATA.toml: a published figure has no {sorted(missing)[0]}: add it")
+            if (figure["split"], figure["score"]) == (split, score):
+                found[figure["name"]] = Published(float(figure["value"]), figure["source"])
     return found
 
 

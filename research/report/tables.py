@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from research.report import costs, fields
@@ -12,6 +12,7 @@ from research.report.cells import Cell, Grid, Key
 from research.report.statistics import LEVEL
 
 if TYPE_CHECKING:
+    from research.report.records import Published
     from research.report.significance import Comparison
 
 DIRTY = "†"
@@ -63,18 +64,29 @@ def called(score: str) -> str:
     return NAMES.get(score, score.replace("_", " "))
 
 
-def results(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
-    """Return the table of results: rows' fields, scores of each column, and what each row cost."""
+def results(grid: Grid, comparisons: Sequence[Comparison], known: Mapping[str, dict[str, Published]]) -> Table:
+    """Return the table of results: rows' fields, scores of each column, and what each row cost.
+
+    Args:
+        grid: The cells.
+        comparisons: Of the best cell of each column with the others.
+        known: {score: {name of a run: its published figure}}; beside columns of scores that have any.
+    """
     notes, cost_columns = Notes(), [costs.column(grid, name) for name in costs.NAMES]
     places = {score: decimals(grid, score) for score in grid.scores}
     row_names, column_names = grid.names(grid.rows, grid.row_keys), grid.column_names
     body = []
+    wide = [(column, score) for column in grid.column_keys for score in grid.scores]
+    beside = {at for at in wide if any(_published(grid.cells[row, *at], known) for row in grid.row_keys)}
     for row in grid.row_keys:
-        cells = [grid.cells[row, column, score] for column in grid.column_keys for score in grid.scores]
+        cells = [grid.cells[row, *at] for at in wide]
         first, *others = row_names[row]
         dirty = any(cell.dirty for cell in cells)
         line = [Text(first, DIRTY if dirty else ""), *map(Text, others), Text(_runs(grid, row))]
-        line += [score_text(cell, places[cell.score], grid.interval, notes) for cell in cells]
+        for at, cell in zip(wide, cells, strict=True):
+            line.append(score_text(cell, places[cell.score], grid.interval, notes))
+            if at in beside:
+                line.append(_figure(_published(cell, known), notes))
         for cost in cost_columns:
             text, reason = cost.text(grid.of_row(row))
             line.append(Text(text, notes.letter(reason) if reason else ""))
@@ -83,14 +95,28 @@ def results(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
         for line, text in zip(body, _padded([line[i] for line in body]), strict=True):
             line[i] = text
     first = [*map(Head, fields.heads(grid.rows)), Head("runs")]
-    scores, last = list(map(Head, map(called, grid.scores))), [Head(cost.head) for cost in cost_columns]
-    heads = [[*first, *scores * len(grid.column_keys), *last]]
+    last = [Head(cost.head) for cost in cost_columns]
+    scores = [Head(text) for at in wide for text in [called(at[1]), *["published"] * (at in beside)]]
+    heads = [[*first, *scores, *last]]
     if grid.columns:
-        over = [Head(column_names[column], len(grid.scores)) for column in grid.column_keys]
+        spans = {column: sum(1 + (at in beside) for at in wide if at[0] == column) for column in grid.column_keys}
+        over = [Head(column_names[column], span) for column, span in spans.items()]
         heads.insert(0, [Head("", len(first)), *over, Head("", len(last))])
     title = f"{', '.join(map(called, grid.scores))} on the {grid.split} split"
     reasons = [(letter, reason) for reason, letter in notes.letters.items()]
     return Table(title[:1].upper() + title[1:], heads, body, len(grid.rows), _said(grid, comparisons) + reasons)
+
+
+def _published(cell: Cell, known: Mapping[str, dict[str, Published]]) -> Published | None:
+    """Return the published figure that the runs of a cell reproduce, whether or not they have a score yet."""
+    figures = known.get(cell.score, {})
+    return next((figures[name] for run in cell.runs if (name := run.fields.get("name")) in figures), None)
+
+
+def _figure(figure: Published | None, notes: Notes) -> Text:
+    if figure is None:
+        return Text(fields.ABSENT, notes.letter("no published figure is recorded"))
+    return Text(f"{figure.value:,g}", notes.letter(f"published: {figure.source}"))
 
 
 def _runs(grid: Grid, row: Key) -> str:

@@ -29,7 +29,8 @@ def write(folder: pathlib.Path, grid: Grid, against: str, known: dict[str, dict[
         UserError: Scores of one column cannot be compared.
     """
     tests = significance.compare(grid)
-    main, found = tables.results(grid, tests), records.find(grid.runs, known)
+    figures = {score: records.published(known, grid.split, score) for score in grid.scores}
+    main, found = tables.results(grid, tests, figures), records.find(grid.runs, known)
     origins, terms, statistics = provenance.table(grid), records.licences(found), significance.table(grid, tests)
     _table(folder / "table", main, latex.latex(main))
     (folder / "table.csv").write_text(spreadsheet.as_csv(grid), encoding="utf-8")

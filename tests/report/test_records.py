@@ -55,6 +55,15 @@ def test_the_data_of_the_run_that_it_started_from_counts(tmp_path):
     assert found(gone).missing == ["checkpoint runs/elsewhere has no record in third_party (gone)"]
 
 
+def test_published_figures_are_of_a_run_a_score_and_a_split():
+    figures = records.published(KNOWN, "test", "perplexity")
+    assert figures["ptb_kn5"] == (141.2, "Mikolov (2012), table 4.1")
+    assert not records.published(KNOWN, "validation", "perplexity") and not records.published(KNOWN, "test", "loss")
+    with pytest.raises(UserError, match=r"METADATA.toml: a published figure has no value: add it"):
+        figure = {"name": "a", "score": "loss", "split": "test", "source": "somebody"}
+        records.published({"b": {"published": [figure]}}, "test", "loss")
+
+
 def test_a_key_is_written_once(tmp_path):
     folder = made.run(
         tmp_path / "a", data__tokenizer__path="/t/bert-base-cased", init__path="google-bert/bert-base-uncased"

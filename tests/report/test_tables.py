@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from research.report import costs, latex, markdown, page, provenance, runs, significance, spreadsheet, tables
 from research.report.cells import arrange
+from research.report.records import Published
 from tests.report import made
 
 
@@ -18,7 +19,7 @@ def grid_of(*folders, **options):
 
 
 def results(grid):
-    return tables.results(grid, significance.compare(grid))
+    return tables.results(grid, significance.compare(grid), {})
 
 
 def texts(table):
@@ -55,6 +56,21 @@ def test_columns_of_data_have_heads_over_them_and_costs_are_ranges(ladder, tmp_p
     assert [head.text for head in under][2:6] == ["perplexity", "loss (nats)"] * 2
     assert texts(table)[0][:6] == ["kn3", "0–1", "148.3", "4.999", "–", "–"]
     assert ("a", "no such run was given") in table.notes and table.rows[0][4].notes == "a"
+
+
+def test_published_figures_stand_beside_the_scores_of_the_runs_that_are_named(ladder):
+    grid = grid_of(*ladder, scores=["perplexity", "loss"])
+    figures = {"perplexity": {"kn3": Published(148.3, "Mikolov (2012)"), "other": Published(1.0, "nobody")}}
+    table = tables.results(grid, significance.compare(grid), figures)
+    assert [head.text for head in table.heads[0]][2:5] == ["perplexity", "published", "loss (nats)"]
+    assert texts(table)[0][2:4] == ["148.3", "148.3"] and texts(table)[1][3] == "–"
+    notes = dict(table.notes)
+    assert notes[table.rows[0][3].notes] == "published: Mikolov (2012)"
+    assert notes[table.rows[1][3].notes] == "no published figure is recorded"
+    assert len({len(row) for row in table.rows} | {sum(head.span for head in heads) for heads in table.heads}) == 1
+    across = grid_of(*ladder, rows=["name"], columns=["sources.0.path"])
+    over, under = tables.results(across, significance.compare(across), figures).heads
+    assert sum(head.span for head in over) == len(under) and over[1].span == 2
 
 
 def test_a_dirty_tree_is_marked(tmp_path):
