@@ -1,0 +1,164 @@
+"""The ladder: language models from counts to attention, on one tokenizer, one split and one evaluator.
+
+Command:  TERCET_DATA=... python -m experiments.ladder [RUN ...] --out runs/ladder
+          python -m research interpolate runs/ladder/ptb_kn5_cache runs/ladder/ptb_lstm_small --out runs/ladder/ptb_mixture
+          python -m research report runs/ladder/ptb_* --rows name --out report
+Source:   Penn Treebank as Mikolov et al. (2010) split it; Mikolov (2012), table 4.1; Zaremba et al. (2014), section 4.1;
+          PyTorch's word language model example for WikiText-2. Published figures are in third_party.
+
+Trains each run of RUNS, or those that are named, and scores it on the test split: finished ones are not run again, an
+interrupted one goes on. Everyone reads words, a line of text a document that ends in an end-of-line token, which is scored too;
+neural models read the corpus as contiguous streams. Learning rates of SGD are for means over tokens: those that are
+published for sums over the steps of a row stand here times the steps, and norms of gradients over them.
+
+Differs:  published recipes halve learning rates when the validation loss stops falling, where these fall at given steps;
+          blank lines of WikiText-2, 6 % of its published tokens, are no documents, so its figures are not the published ones' equals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from experiments.local import source
+from research.config import Optimizer, Run, Schedule
+from research.data.corpus import Data
+from research.data.tokenizer import Tokenizer
+from research.models import preset
+from research.models.ladder import FeedForward, Recurrent
+from research.models.ngram import Ngram
+from research.objectives.causal import Causal
+from research.types import UserError
+
+PTB, WIKITEXT2 = ("ptb", 10_100), ("wikitext2", 33_400)  # folders, and ids of which all words have one
+EPOCH = 929_588  # targets of PTB
+
+
+def words(folder: str, size: int, **fields) -> Data:
+    """Return a corpus that is written in words, read as streams."""
+    tokenizer = Tokenizer(kind="word", size=size, sentinels=0, template="eos", min_frequency=1)
+    data = Data(sources=(source(folder, boundary="line"),), tokenizer=tokenizer, unknown="<unk>", order="stream")
+    return replace(data, **fields)
+
+
+def counted(corpus: tuple[str, int], arch: Ngram) -> Run:
+    """Return a run that counts n-grams."""
+    return Run("", arch, Causal(), data=words(*corpus, order="shuffled", length=35))
+
+
+def sgd(arch: Recurrent, length: int, epochs: int, stairs: int, factor: float, rate: float, clip: float) -> Run:
+    """Return a run on PTB as Zaremba et al. train: 20 rows, the learning rate falling every epoch after the first few.
+
+    `rate` and `clip` are published for losses summed over the `length` steps of a row.
+    """
+    return Run(
+        name="",
+        arch=arch,
+        objective=Causal(),
+        data=words(*PTB, length=length),
+        optimizer=Optimizer("sgd", learning_rate=rate * length, clip=clip / length, weight_decay=0.0),
+        schedule=Schedule("staircase", warmup=0, decay=stairs / epochs, stairs=stairs, factor=factor),
+        epochs=epochs,
+        batch_size=20,
+        log_every=100,
+        **every(EPOCH // (20 * length)),
+    )
+
+
+def adam(arch: FeedForward | Recurrent, rate: float, epochs: float) -> Run:
+    """Return a run on PTB of AdamW, for the models whose published training is of another kind than SGD by rows."""
+    return Run(
+        name="",
+        arch=arch,
+        objective=Causal(),
+        data=words(*PTB, length=32),
+        optimizer=Optimizer(learning_rate=rate, weight_decay=0.01),
+        schedule=Schedule("linear", warmup=200),
+        epochs=epochs,
+        batch_size=32,
+        log_every=50,
+        **every(EPOCH // (32 * 32)),
+    )
+
+
+def attention(corpus: tuple[str, int], width: int, layers: int, mlp_width: int, dropout: float, epochs: float, epoch: int) -> Run:
+    """Return a run of a GPT-2 of that shape."""
+    arch = replace(preset("gpt2-nano"), width=width, layers=layers, heads=4, mlp_width=mlp_width, max_length=128, vocab_size=0)
+    return Run(
+        name="",
+        arch=replace(arch, dropout=dropout, attention_dropout=dropout),
+        objective=Causal(),
+        data=words(*corpus, order="shuffled", length=128),
+        optimizer=Optimizer("muon", learning_rate=3e-3, weight_decay=0.1),
+        schedule=Schedule("linear", warmup=100),
+        epochs=epochs,
+        batch_size=16,
+        **every(epoch // (16 * 128)),
+    )
+
+
+def every(steps: int) -> dict[str, int]:
+    """Return the fields of a run that is evaluated and saved every so many steps."""
+    return {"evaluate_every": steps, "save_every": steps, "keep": 1}
+
+
+SMALL = Recurrent("lstm", width=200, layers=2, init_range=0.1)
+MEDIUM = Recurrent("lstm", width=650, layers=2, init_range=0.05, dropout=0.5, input_dropout=0.5, output_dropout=0.5)
+EXAMPLE = Recurrent("lstm", width=200, layers=2, init_range=0.1, dropout=0.2, input_dropout=0.2, output_dropout=0.2, tied=True)
+
+RUNS: dict[str, Callable[[], Run]] = {
+    "ptb_kn3": lambda: counted(PTB, Ngram(3)),
+    "ptb_kn5": lambda: counted(PTB, Ngram(5)),
+    "ptb_kn5_cache": lambda: counted(PTB, Ngram(5, cache=0.12)),  # the weight that is best on validation
+    "ptb_nnlm": lambda: adam(FeedForward(context=4, width=100, hidden_width=200, direct=False, dropout=0.2), 1e-3, 10),
+    "ptb_rnnlm": lambda: adam(Recurrent("elman", width=200, layers=1, input_dropout=0.2, output_dropout=0.3), 2e-3, 10),
+    "ptb_lstm_small": lambda: sgd(SMALL, length=20, epochs=13, stairs=9, factor=0.5, rate=1.0, clip=5.0),
+    "ptb_lstm_medium": lambda: sgd(MEDIUM, length=35, epochs=39, stairs=33, factor=0.8, rate=1.0, clip=5.0),
+    "ptb_transformer": lambda: attention(PTB, 256, 3, 832, dropout=0.3, epochs=15, epoch=EPOCH),
+    "wikitext2_kn5": lambda: counted(WIKITEXT2, Ngram(5)),
+    "wikitext2_lstm": lambda: replace(
+        sgd(EXAMPLE, length=35, epochs=40, stairs=4, factor=0.25, rate=20 / 35, clip=0.25 * 35),
+        data=words(*WIKITEXT2, length=35),
+        **every(2_075_000 // (20 * 35)),
+    ),
+    "wikitext2_transformer": lambda: attention(WIKITEXT2, 200, 2, 512, dropout=0.2, epochs=40, epoch=2_075_000),
+}
+
+
+def run_of(name: str, seed: int) -> Run:
+    """Return a run of RUNS."""
+    return replace(RUNS[name](), name=name, seed=seed)
+
+
+def main() -> None:
+    """Run and score what is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"of {', '.join(RUNS)}; none: all")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/ladder"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run each (n-gram models have one)")
+    options = parser.parse_args()
+    if unknown := set(options.runs) - RUNS.keys():
+        parser.error(f"no run called {sorted(unknown)[0]}: there are {', '.join(RUNS)}")
+    for name in options.runs or RUNS:
+        for seed in options.seeds[: 1 if isinstance(run_of(name, 0).arch, Ngram) else None]:
+            try:
+                scored(run_of(name, seed), options.out / (f"{name}_{seed}" if seed else name))
+            except UserError as error:
+                raise SystemExit(f"error: {error}") from None
+
+
+def scored(run: Run, folder: pathlib.Path) -> None:
+    """Train `run` in `folder` and score its best checkpoint on the test split, where that is not done."""
+    from research.commands import evaluate
+    from research.train.loop import train
+
+    if train(run, folder) == "interrupted":
+        raise SystemExit(75)
+    if not (folder / "scores" / "test.json").exists():
+        evaluate.main([str(folder), "--split", "test"])
+
+
+if __name__ == "__main__":
+    main()
