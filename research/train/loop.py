@@ -21,7 +21,7 @@ from research.data.tokenizer import save as save_tokenizer
 from research.report import logs
 from research.tasks import summary
 from research.models.ngram import Ngram
-from research.train import adapter, counting, metrics, origin
+from research.train import adapter, counting, flops, metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM
 from research.train.progress import Progress
@@ -91,6 +91,7 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
             resolved=to_json(session.run),
             parameters=sum(x.size for x in jax.tree.leaves(session.trainer.parameters)),
             trainable=sum(x.size for x in jax.tree.leaves(session.trainer.shapes.trainable)),
+            flops_per_step=flops.per_step(session.trainer, session.training.batch(0)),
             memory=session.estimate.parts,
             padding=padding(run),
         )
