@@ -52,3 +52,16 @@ def read_run(folder: str | os.PathLike) -> dict[str, Any]:
     if not (isinstance(values, dict) and "configuration" in values):
         raise UserError(f"{path} has no configuration: restore the file or start the run anew elsewhere")
     return values
+
+
+def read_trained(folder: str | os.PathLike) -> dict[str, Any]:
+    """Return what `folder`/run.json holds of a run that has a model of its own.
+
+    Raises:
+        UserError: As `read_run`; or it is a mixture of runs (see `interpolate`): give one of these.
+    """
+    values = read_run(folder)
+    if parts := values.get("parts"):
+        mixed = ", ".join(part["folder"] for part in parts)
+        raise UserError(f"{folder} is a mixture of {mixed}, and has no model of its own: give one of these")
+    return values

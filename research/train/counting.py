@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import pathlib
 import time
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from research.train import metrics
 from research.train.evaluate import UNIGRAM
 from research.train.progress import documents_read
 from research.train.session import rows_of, with_vocabulary
-from research.train.units import Losses
+from research.train.units import Losses, scores
 from research.types import UserError
 
 MODEL = "model.npz"  # in a run's folder
@@ -45,8 +44,10 @@ def train(run: Run, folder: pathlib.Path) -> None:
     save_tokenizer(prepared.tokenizer, folder / "tokenizer")
     began = time.perf_counter()
     corpus = prepared.corpora["train"][0]
-    print(f"counting n-grams of {len(corpus.tokens):,} tokens, up to {run.arch.order} words", flush=True)
+    counted = f"counting n-grams of {len(corpus.tokens):,} tokens, up to {run.arch.order} words"
+    print(f"reading n-grams from {run.arch.arpa}" if run.arch.arpa else counted, flush=True)
     model = made(resolved, prepared)
+    resolved = dataclasses.replace(resolved, arch=dataclasses.replace(resolved.arch, order=model.order))
     ngram_file.save(model, folder / MODEL)
     unigram = unigram_nll(corpus, model.size)
     np.save(folder / UNIGRAM, unigram)
@@ -67,7 +68,8 @@ def train(run: Run, folder: pathlib.Path) -> None:
     with metrics.Metrics(folder, run.tensorboard) as log:
         log.cut(-1)
         taken = {"step": 0, "tokens": len(corpus.tokens), "elapsed": time.perf_counter() - began}
-        found, _ = scores(model, rows_of(resolved, prepared, "validation"), unigram)
+        rows = rows_of(resolved, prepared, "validation")
+        found = scores(losses(model, rows), rows, unigram)
         log.write({"kind": "evaluation", **taken, "split": "validation", **found})
         log.write({"kind": "end", **taken})
     print(f"{model.parameters:,} n-grams; validation perplexity {found['perplexity']:.2f}", flush=True)
@@ -81,7 +83,7 @@ def made(run: Run, prepared: Prepared) -> NgramModel:
     if arch.arpa:
         spellings = tokenizer.convert_ids_to_tokens(list(range(words.size)))
         model, _ = read_arpa(arch.arpa, spellings, words.eos)
-        return model
+        return dataclasses.replace(model, cache=arch.cache, cache_sizes=arch.cache_sizes)
     text, held_out = prepared.corpora["train"][0], prepared.corpora["validation"][0]
     spoken = ~words.special
     spoken[np.unique(text.tokens)] = True  # of special tokens those that texts have: the end, the unknown word
@@ -89,29 +91,15 @@ def made(run: Run, prepared: Prepared) -> NgramModel:
     return estimate(arch, text.tokens, text.starts, eos=words.eos, vocab=spoken, held_out=held)
 
 
-def scores(model: NgramModel, rows: Rows, unigram: np.ndarray | None) -> tuple[dict[str, Any], Losses]:
-    """Return how good `model` is on a split, as `evaluate.scores` says it of others, and the loss of each token.
+def losses(model: NgramModel, rows: Rows) -> Losses:
+    """Return the loss of each token of a split, float64[N], as `units.by_token` does of models that read rows.
 
-    Scored is what models that read rows score: all tokens but the first of the split, before which nothing stands.
+    Scored is what those score: all tokens but the first, before which nothing stands.
     """
-    losses = [_losses(model, corpus) for corpus in rows.corpora]
-    nll, weights = (np.concatenate(parts) for parts in zip(*losses, strict=True))
-    count = float(weights.sum())
-    loss = float(np.sum(nll * weights) / max(count, 1e-8))
-    found = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "scored": int(count)}
-    spelled = sum(int(corpus.bytes[1:].sum()) for corpus in rows.corpora)
-    if spelled:
-        found["bits_per_byte"] = loss * count / math.log(2) / spelled
-    if unigram is not None:
-        tokens = np.concatenate([corpus.tokens for corpus in rows.corpora])
-        found["unigram_loss"] = float(np.sum(unigram[tokens] * weights) / max(count, 1e-8))
-    return found, Losses(nll.astype(np.float32), weights)
-
-
-def _losses(model: NgramModel, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-    weights = np.ones(len(corpus.tokens), np.float32)
-    weights[:1] = 0
-    return -model.score(corpus.tokens, corpus.starts), weights
+    (corpus,) = rows.corpora
+    nll, weights = -model.score(corpus.tokens, corpus.starts), np.ones(len(corpus.tokens), np.float32)
+    nll[:1], weights[:1] = 0, 0
+    return Losses(nll, weights)
 
 
 def unigram_nll(corpus: Corpus, size: int) -> np.ndarray:

@@ -141,7 +141,7 @@ def _is_run(path: str) -> bool:
 
 def _recorded(path: str) -> Run:
     """Return the resolved run that the folder at `path` is of."""
-    return from_json(logs.read_run(pathlib.Path(path))["resolved"])
+    return from_json(logs.read_trained(pathlib.Path(path))["resolved"])
 
 
 def _told_apart(path: str) -> tuple[HeadKind, tuple[str, ...]]:

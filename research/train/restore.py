@@ -63,7 +63,7 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
         UserError: The folder holds no run, or no such or no good checkpoint; or `raw` parameters are asked for, in
             place of their average, where there is none: leave it out.
     """
-    record = logs.read_run(folder)
+    record = logs.read_trained(folder)
     run = from_json(record["resolved"])
     if isinstance(run.arch, Ngram):
         raise UserError(f"{folder} holds an n-gram model, which has no checkpoints: evaluate and generate read it")
@@ -211,6 +211,7 @@ class Evaluated(NamedTuple):
     """A run's checkpoint, a split, and how good the one is on the other."""
 
     scores: dict[str, Any]
+    tokens: units.Losses | None  # of every token, where each is predicted from those before it
     units: dict[str, Any] | None  # losses of documents or rows (see `units`), where tokens are told and they are few
     fingerprint: str  # of the split's data
     loaded: Loaded | None  # None of an n-gram model
@@ -240,7 +241,7 @@ def evaluated(
     Raises:
         UserError: No such run, checkpoint, split or text.
     """
-    record = logs.read_run(folder)
+    record = logs.read_trained(folder)
     run = from_json(record["resolved"])
     loaded = None if isinstance(run.arch, Ngram) else load_run(folder, checkpoint)
     prepared = prepared_again(run, folder, split, source)
@@ -252,14 +253,19 @@ def evaluated(
     rows = rows_of(run, prepared, split, evaluating=True)
     unigram = np.load(folder / UNIGRAM) if (folder / UNIGRAM).exists() else None
     if loaded is None:
-        found, losses = counting.scores(ngram_file.load(folder / counting.MODEL), rows, unigram)
+        tokens = counting.losses(ngram_file.load(folder / counting.MODEL), rows)
+        found = units.scores(tokens, rows, unigram)
         scores = {"run": str(folder), "step": 0, "split": split, "rows": rows.count, **found}
-        return Evaluated(scores, units.by_document(losses, rows), prepared.parts[split], None, prepared, {})
+        return Evaluated(scores, tokens, units.by_document(tokens, rows), prepared.parts[split], None, prepared, {})
     labelled = run.arch.head != "vocabulary"
     positions = run.objective.lengths(run.data.length).scored
     gathered = judge.gathering(run.objective, rows.table) if labelled else units.empty(rows, positions)
     found = evaluator(run, loaded.vocabulary, loaded.trainer)(loaded.params, rows, 0, unigram, gathered)
     scores = {"run": str(folder), "step": loaded.step, "split": split, "rows": rows.count, **found}
-    summed = None if labelled or is_task(run) else units.summed(run.objective, gathered, rows)
+    tokens = units.by_token(gathered, rows) if run.objective.likelihood else None
+    if tokens:
+        summed = units.by_document(tokens, rows)
+    else:
+        summed = None if labelled or is_task(run) else units.by_row(gathered)
     answers = gathered.found() if labelled else {}
-    return Evaluated(scores, summed, prepared.parts[split], loaded, prepared, answers)
+    return Evaluated(scores, tokens, summed, prepared.parts[split], loaded, prepared, answers)

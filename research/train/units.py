@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from research.data.batches import Rows
-from research.types import Objective
 
 MOST = 100_000  # units kept of a split: a paired test of more would tell no more
 
 
 class Losses(NamedTuple):
-    """The loss of every scored position of a split, filled in as it is evaluated."""
+    """The loss of every scored position of a split, filled in as it is evaluated; or of every token."""
 
-    nll: np.ndarray  # float32[R, K], nats; 0 where nothing is scored
-    weights: np.ndarray  # float32[R, K]
+    nll: np.ndarray  # float32[R, K] or float[N], nats; 0 where nothing is scored
+    weights: np.ndarray  # float32[R, K] or [N]
 
     def add(self, index: np.ndarray, found: tuple[np.ndarray, np.ndarray]) -> None:
         """Keep what was found of the rows `index`, int32[B]; those beyond the split are padding."""
@@ -43,21 +43,40 @@ def by_token(losses: Losses, rows: Rows) -> Losses:
     return Losses(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
-def summed(objective: Objective, losses: Losses, rows: Rows) -> dict[str, Any] | None:
-    """Return the sums over documents, or over rows where an objective corrupts these; None where there are too many.
+def scores(tokens: Losses, rows: Rows, unigram: np.ndarray | None = None) -> dict[str, Any]:
+    """Return how good a model is on a split, as `evaluate.scores` says it, from the losses of every token, float[N].
+
+    Args:
+        tokens: As `by_token` returns them.
+        rows: Of the split.
+        unigram: float64[V], see `evaluate.unigram_nll`; None: no baseline.
+    """
+    count = float(tokens.weights.sum())
+    total = float(np.sum(tokens.nll * tokens.weights, dtype=np.float64))
+    loss = total / max(count, 1e-8)
+    found = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "scored": int(count)}
+    spelled = np.concatenate([corpus.bytes for corpus in rows.corpora])[tokens.weights > 0].sum(dtype=np.int64)
+    if spelled:
+        found["bits_per_byte"] = total / math.log(2) / int(spelled)
+    if unigram is not None:
+        read = np.concatenate([corpus.tokens for corpus in rows.corpora])
+        found["unigram_loss"] = float(np.sum(unigram[read] * tokens.weights) / max(count, 1e-8))
+    return found
+
+
+def by_row(losses: Losses) -> dict[str, Any] | None:
+    """Return the sums over rows, for objectives that corrupt these; None where there are more than MOST.
 
     Returns:
-        `kind`, document or row; `nll` in nats and `weight` in scored tokens, lists of the same length.
+        `kind`, "row"; `nll` in nats and `weight` in scored tokens, lists of the same length.
     """
-    if not objective.likelihood:
-        count, positions = losses.nll.shape
-        unit, losses = np.repeat(np.arange(count), positions), Losses(losses.nll.ravel(), losses.weights.ravel())
-        return _summed("row", losses, unit)
-    return by_document(by_token(losses, rows), rows)
+    count, positions = losses.nll.shape
+    flat = Losses(losses.nll.ravel(), losses.weights.ravel())
+    return _summed("row", flat, np.repeat(np.arange(count), positions))
 
 
 def by_document(tokens: Losses, rows: Rows) -> dict[str, Any] | None:
-    """Return the sums over documents of the losses of every token, float32[N]; as `summed`."""
+    """Return the sums over documents of the losses of every token, float[N]; as `by_row`."""
     begins = np.concatenate([corpus.starts for corpus in rows.corpora]).astype(np.int64)
     begins[:1] = 1
     return _summed("document", tokens, np.cumsum(begins) - 1)
