@@ -123,16 +123,21 @@ def main(arguments: list[str]) -> int:
 
 def keep(run: pathlib.Path, name: str, checkpoint: str, scores: dict[str, Any], more: dict[str, Any]) -> None:
     """Write what was found of a run's own split into its folder, as scores/NAME.json, for `report`."""
+    try:
+        write_scores(run, name, checkpoint, scores, more)
+    except OSError as error:  # of somebody else's run: the scores are shown all the same
+        print(f"warning: {run}/scores is not kept for reports: {error.strerror}", file=sys.stderr)
+
+
+def write_scores(run: pathlib.Path, name: str, checkpoint: str, scores: dict[str, Any], more: dict[str, Any]) -> None:
+    """As `keep`, but an OSError where that cannot be written."""
     from research.train.metrics import plain, write_atomically
 
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     values = {"split": name.partition(".")[0], "checkpoint": checkpoint, "evaluated": when, **scores, **more}
     values.pop("run", None)
-    try:
-        (run / "scores").mkdir(exist_ok=True)
-        write_atomically(run / "scores" / f"{name}.json", json.dumps(plain(values)) + "\n")
-    except OSError as error:  # of somebody else's run: the scores are shown all the same
-        print(f"warning: {run}/scores is not kept for reports: {error.strerror}", file=sys.stderr)
+    (run / "scores").mkdir(exist_ok=True)
+    write_atomically(run / "scores" / f"{name}.json", json.dumps(plain(values)) + "\n")
 
 
 def check_task(run: pathlib.Path, generate: bool) -> None:
@@ -142,9 +147,9 @@ def check_task(run: pathlib.Path, generate: bool) -> None:
         UserError: The run is of running text; or `generate` is asked for, or not asked for, against what its task is.
     """
     from research.config import from_json, is_task
-    from research.report.logs import read_run
+    from research.report.logs import read_trained
 
-    held = from_json(read_run(run)["resolved"])
+    held = from_json(read_trained(run)["resolved"])
     if not is_task(held):
         name = type(held.objective).__name__
         raise UserError(

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train one experiment; the same command again resumes it",
     "sweep": "train an experiment once for every combination of the given values",
     "evaluate": "score a checkpoint of a run on any text",
+    "interpolate": "mix causal models, with weights fitted on validation, into one for reports",
     "export": "write a run as a folder that Hugging Face's transformers loads, with a model card",
     "generate": "continue or answer prompts with a run, an exported folder or a hub id",
     "predict": "labels, entities or texts for every record of a file, by a fine-tuned model",

@@ -61,7 +61,7 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         partial.mkdir(parents=True)
         usual = partial.stat().st_mode & 0o666
         yield partial
-        for path in partial.iterdir():
+        for path in filter(pathlib.Path.is_file, partial.rglob("*")):
             path.chmod(usual)  # safetensors lets none but the owner read its files
             with open(path, "rb") as file:
                 os.fsync(file.fileno())

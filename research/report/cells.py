@@ -216,6 +216,8 @@ def _missing(run: Logged, score: str, split: str) -> str:
         return f"{run.id}: {run.unfinished}"
     if run.holder(score):
         return ""
+    if run.facts.get("parts") and not run.evaluated:
+        return f"{run.id} is a mixture not scored on {split}: interpolate its parts again, with --split {split}"
     if not (run.evaluated or run.generated):
         return f"not evaluated on {split}: python -m research evaluate {shlex.quote(str(run.folder))} --split {split}"
     return f"{run.id} has no {score} of its {split} split"

@@ -51,10 +51,7 @@ class Logged:
     @functools.cached_property
     def hash(self) -> str:
         """xxh3 of the resolved configuration as canonical JSON."""
-        import xxhash
-
-        text = json.dumps(self.resolved, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return xxhash.xxh3_64_hexdigest(text.encode())
+        return digest(self.resolved)
 
     @property
     def seed(self) -> Any:
@@ -119,6 +116,14 @@ class Logged:
     def evaluations(self, score: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of metrics.jsonl that have `score` of the validation split, in order."""
         return (row for row in self.rows if row.get("kind") == "evaluation" and is_number(row.get(score)))
+
+
+def digest(values: Any) -> str:
+    """Return the xxh3 of JSON values written canonically, 16 hexadecimal digits."""
+    import xxhash
+
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return xxhash.xxh3_64_hexdigest(text.encode())
 
 
 def is_number(value: Any) -> bool:
