@@ -1,4 +1,7 @@
-"""`export RUN FOLDER`: write a trained model as Hugging Face's transformers reads it, with a model card."""
+"""`export RUN FOLDER`: write a trained model as Hugging Face's transformers reads it, with a model card.
+
+An n-gram model, which `transformers` has no class for, is written as an ARPA file, beside its tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,10 @@ EXAMPLES = """examples:
   python -m research export runs/x exported/raw --raw
   python -m research export runs/x exported/x --adapter
   python -m research export runs/x exported/x --adapter --base exported/base
+  python -m research export runs/kn5 exported/kn5
 
-Then, in any program: transformers.AutoModelForCausalLM.from_pretrained("exported/x"), or MaskedLM, or Seq2SeqLM."""
+Then, in any program: transformers.AutoModelForCausalLM.from_pretrained("exported/x"), or MaskedLM, or Seq2SeqLM.
+Of an n-gram run: model.arpa, in the spellings of the tokenizer beside it, for KenLM, SRILM, or --arch.arpa here."""
 
 
 def main(arguments: list[str]) -> int:
@@ -35,8 +40,12 @@ def main(arguments: list[str]) -> int:
     if not (options.run / "run.json").is_file():
         raise UserError(f"no run in {options.run}: there is no run.json; give the folder that train wrote (--out)")
 
+    from research.config import from_json
     from research.interop.card import task
     from research.interop.export import check_free
+    from research.models.arch import Arch
+    from research.models.ngram import Ngram
+    from research.report.logs import read_trained
 
     check_free(options.folder)
     check_writable(options.folder.absolute().parent, "FOLDER")
@@ -46,6 +55,14 @@ def main(arguments: list[str]) -> int:
         base = base_of(options.run, options.base)
         if options.checkpoint.startswith("average:"):
             raise UserError("--adapter: the mean of checkpoints is no low-rank update: leave --adapter out, or name one step")
+    arch = from_json(read_trained(options.run)["resolved"]).arch
+    if isinstance(arch, Ngram):
+        return export_arpa(options.run, options.folder, options.raw)
+    if not isinstance(arch, Arch):
+        raise UserError(
+            f"{options.run} holds a {type(arch).__name__} model, which transformers has no class for: only "
+            "transformers and n-gram models are exported"
+        )
 
     from research.train.restore import load_run  # jax
 
@@ -70,6 +87,30 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def export_arpa(run: pathlib.Path, folder: pathlib.Path, raw: bool) -> int:
+    """Write the n-gram model of `run` as `folder`, model.arpa and the tokenizer, and say how to read it.
+
+    Raises:
+        UserError: `raw` parameters are asked for; or as `write_arpa`.
+    """
+    if raw:
+        raise UserError(f"--raw: {run} holds an n-gram model, which has no parameters to average: leave it out")
+
+    from research.data.tokenizer import save
+    from research.interop.export import whole_folder
+    from research.models.arpa import write_arpa
+    from research.train.restore import read_model  # jax
+
+    opened = read_model(str(run))
+    model, tokenizer = opened.model, opened.reader.tokenizer
+    with whole_folder(folder) as partial:
+        write_arpa(model, tokenizer.convert_ids_to_tokens(list(range(model.size))), partial / "model.arpa")
+        save(tokenizer, partial)
+    print(f"{model.parameters:,} n-grams of {run} -> {folder}")
+    print(f'kenlm.Model("{folder}/model.arpa"), or --arch.arpa {folder}/model.arpa --data.tokenizer.path {folder}')
+    return 0
+
+
 def base_of(run: pathlib.Path, named: str | None) -> str:
     """Return the folder or hub id that a run's low-rank updates belong to: the one `named`, or what it started from.
 
@@ -78,9 +119,9 @@ def base_of(run: pathlib.Path, named: str | None) -> str:
             PEFT cannot open: export that first.
     """
     from research.config import from_json
-    from research.report.logs import read_run
+    from research.report.logs import read_trained
 
-    held = from_json(read_run(run)["resolved"])
+    held = from_json(read_trained(run)["resolved"])
     if held.adapter.method != "lora":
         raise UserError(f"--adapter: {run} has adapter.method {held.adapter.method}, not lora: leave it out")
     if not held.init.path:

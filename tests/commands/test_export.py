@@ -10,15 +10,21 @@ import pytest
 
 from research.commands import demo
 from research.commands.export import export
-from research.config import Mesh, to_json
+from research.config import Mesh, from_json, to_json
+from research.data.corpus import prepare
+from research.data.tokenizer import Tokenizer, load
 from research.interop import card
 from research.keys import key
-from research.models import preset
+from research.models import ngram_file, preset
+from research.models.arpa import read_arpa
 from research.models.heads import logits
-from research.report.logs import read
+from research.models.ladder import FeedForward, Recurrent
+from research.models.ngram import Ngram
+from research.report.logs import read, read_run
+from research.train.counting import MODEL
 from research.train.evaluate import batches
 from research.train.loop import train
-from research.train.restore import load_run
+from research.train.restore import evaluate_run, load_run
 from research.train.session import open_session, rows_of
 from research.train.step import examples
 from tests.train import small
@@ -98,6 +104,60 @@ def test_mistakes_are_one_line_before_anything_is_loaded(arguments, message, com
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def counted(folder, data=None, **arch):
+    """Count an n-gram run of 60 kB in `folder` and return its configuration."""
+    run = small.run("causal", small.text(folder.parent), steps=0)
+    run = dataclasses.replace(run, arch=Ngram(**{"order": 3} | arch), data=data or run.data)
+    assert train(run, folder) == "done"
+    return run
+
+
+def test_an_n_gram_run_becomes_an_arpa_file_that_a_run_can_read(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
+    run = counted(tmp_path / "run")
+    status, out, err = command("export", tmp_path / "run", tmp_path / "model")
+    assert status == 0 and err == "" and f"n-grams of {tmp_path / 'run'} -> {tmp_path / 'model'}" in out
+    held, tokenizer = ngram_file.load(tmp_path / "run" / MODEL), load(str(tmp_path / "model"))
+    spellings = tokenizer.convert_ids_to_tokens(list(range(held.size)))
+    found, _ = read_arpa(tmp_path / "model" / "model.arpa", spellings, held.eos)
+    (corpus,) = prepare(run.data).corpora["validation"]
+    scores = held.score(corpus.tokens, corpus.starts)
+    np.testing.assert_allclose(found.score(corpus.tokens, corpus.starts), scores, rtol=1e-6, atol=1e-6)
+
+    data = dataclasses.replace(run.data, tokenizer=Tokenizer(path=str(tmp_path / "model")))
+    arpa = {"arpa": str(tmp_path / "model" / "model.arpa"), "order": 5}
+    counted(tmp_path / "again", data, **arpa)
+    assert from_json(read_run(tmp_path / "again")["resolved"]).arch.order == 3  # as the file says
+    ours, theirs = (evaluate_run(tmp_path / name, "best", "validation") for name in ("run", "again"))
+    names = ("loss", "scored", "bits_per_byte", "unigram_loss")
+    assert {name: theirs[name] for name in names} == pytest.approx({name: ours[name] for name in names}, rel=1e-6)
+
+    counted(tmp_path / "cached", data, cache=0.1, **arpa)
+    cached = dataclasses.replace(held, cache=0.1, cache_sizes=Ngram().cache_sizes)
+    loss = -cached.score(corpus.tokens, corpus.starts)[1:].mean()
+    assert evaluate_run(tmp_path / "cached", "best", "validation")["loss"] == pytest.approx(loss, rel=1e-6)
+    status, out, err = command("export", tmp_path / "cached", tmp_path / "none")
+    assert (status, out) == (2, "") and "an ARPA file cannot hold a cache" in err and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arch", "flags", "message"),
+    [
+        (Recurrent(), [], "holds a Recurrent model, which transformers has no class for"),
+        (FeedForward(), [], "holds a FeedForward model, which transformers has no class for"),
+        (Ngram(), ["--raw"], "--raw: {}/run holds an n-gram model, which has no parameters to average: leave it out"),
+        (Ngram(), ["--adapter"], "--adapter: {}/run has adapter.method full, not lora: leave it out"),
+    ],
+)
+def test_models_that_are_no_transformers(arch, flags, message, command, tmp_path):
+    values = to_json(dataclasses.replace(small.run("causal", tmp_path), arch=arch))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"configuration": values, "resolved": values}))
+    status, out, err = command("export", tmp_path / "run", tmp_path / "model", *flags)
+    assert (status, out) == (2, "") and err.count("\n") == 1 and message.format(tmp_path) in err
+    assert not (tmp_path / "model").exists()
 
 
 CASES = {
