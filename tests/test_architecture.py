@@ -99,7 +99,8 @@ def test_nothing_unsafe_and_nothing_sprawling(file):
 
 def test_every_configuration_can_be_read_by_type():
     # What tyro and cattrs do: a name imported for type checkers only is a NameError here.
-    from research.config import OBJECTIVES, Run
+    from research.config import Run
+    from research.objectives import OBJECTIVES
 
     for cls in [Run, *OBJECTIVES.values(), *(f.default.__class__ for f in dataclasses.fields(Run))]:
         if dataclasses.is_dataclass(cls):

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from research.config import Data, Optimizer, Run, Schedule
+from research.config import Optimizer, Run, Schedule
+from research.data.corpus import Data
 from research.data.tokenizer import load, vocabulary
 from research.interop.config_json import to_config
 from research.models import preset
