@@ -29,7 +29,7 @@ WAYS: dict[str, tuple[bool, Adapter, Optimizer]] = {  # whether pre-trained, wha
     "pre-trained, LoRA": (True, Adapter("lora", targets=r"block_\d+/.*/kernel$"), ADAMW),
     "pre-trained, full": (True, Adapter(), FULL),
 }
-STEPS = {0.01: 100, 0.1: 250, 1.0: 400}  # 40, 11 and 1.8 epochs
+STEPS = {0.01: 60, 0.1: 160, 1.0: 400}  # 26, 7 and 1.8 epochs
 SEEDS = (0, 1, 2)
 
 
