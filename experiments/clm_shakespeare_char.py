@@ -9,13 +9,11 @@ Differs:  the vocabulary has 5 special tokens beside the 65 characters, none of 
           the whole last tenth of the text once, where nanoGPT samples 20 batches; biases stay.
 """
 
-import os
-import pathlib
 from dataclasses import replace
 
+from experiments.local import source
 from research.config import Optimizer, Run, Schedule
 from research.data.corpus import Data
-from research.data.sources import Source
 from research.data.tokenizer import Tokenizer
 from research.models import preset
 from research.objectives.causal import Causal
@@ -23,14 +21,13 @@ from research.objectives.causal import Causal
 
 def config() -> Run:
     """Return the run."""
-    text = pathlib.Path(os.environ.get("TERCET_DATA", "data")) / "tinyshakespeare" / "all.txt"
     gpt2 = replace(preset("gpt2"), vocab_size=0, width=128, layers=4, heads=4, mlp_width=512, max_length=64)
     return Run(
         name="clm_shakespeare_char",
         arch=replace(gpt2, dropout=0.0, attention_dropout=0.0),
         objective=Causal(),
         data=Data(
-            sources=(Source(str(text), boundary="file", holdout=0.1, holdout_by="tail"),),
+            sources=(source("tinyshakespeare/all.txt", boundary="file", holdout=0.1, holdout_by="tail"),),
             tokenizer=Tokenizer(kind="character", sentinels=0),
             length=64,
             framing="none",

@@ -42,12 +42,12 @@ TASKS: dict[str, tuple[Callable[[], Run], str, str]] = {  # the experiment, its 
 SETTINGS = {  # muon's learning rate, and whether the embeddings begin as large as fresh ones
     ("SST-2", SCRATCH): (2e-3, False),  # 0.797 on validation; 1e-3 0.795
     ("SST-2", PRETRAINED): (1e-3, False),  # 0.797; 5e-4 0.778, 2e-3 0.790, 2e-3 rescaled 0.776
-    ("SMS spam", SCRATCH): (2e-3, False),
-    ("SMS spam", PRETRAINED): (1e-3, False),
+    ("SMS spam", SCRATCH): (2e-3, False),  # macro F1 0.979 on validation; 1e-3 0.971
+    ("SMS spam", PRETRAINED): (1e-3, False),  # 0.971; 2e-3 0.966
     ("topics of pydocs", SCRATCH): (2e-3, False),
     ("topics of pydocs", PRETRAINED): (1e-3, False),
     ("CoNLL-2003", SCRATCH): (2e-3, False),  # F1 0.771
-    ("CoNLL-2003", PRETRAINED): (2e-3, True),  # 1e-3 0.709 and 4e-3 0.724 without
+    ("CoNLL-2003", PRETRAINED): (2e-3, True),  # 0.748; without 1e-3 0.709, 4e-3 0.724
 }
 
 

@@ -1,8 +1,8 @@
 """The data of the experiments on WikiText-2: the hub's, or a local copy under TERCET_DATA."""
 
 import os
-import pathlib
 
+from experiments import local
 from research.data.cleaning import Cleaning
 from research.data.corpus import Data
 from research.data.sources import Source
@@ -17,16 +17,15 @@ def data(tokenizer: str, **fields) -> Data:
     Where TERCET_DATA is set, its folders wikitext2 and ../tokenizers are read. That edition writes rare words as <unk>,
     which becomes the tokenizer's unknown token; the hub's is the raw one.
     """
-    local = os.environ.get("TERCET_DATA")
-    if local:
-        source = Source(str(pathlib.Path(local) / "wikitext2"), boundary=TITLE)
-        published = str(pathlib.Path(local).parent / "tokenizers" / tokenizer)
+    if os.environ.get("TERCET_DATA"):
+        source, published = local.source("wikitext2", boundary=TITLE), local.tokenizer(tokenizer)
     else:
-        source, published = Source("Salesforce/wikitext", name="wikitext-2-raw-v1", boundary=TITLE), tokenizer
+        source = Source("Salesforce/wikitext", name="wikitext-2-raw-v1", boundary=TITLE)
+        published = Tokenizer(tokenizer)
     return Data(
         sources=(source,),
         cleaning=Cleaning(wikitext=True),
-        tokenizer=Tokenizer(published),
+        tokenizer=published,
         unknown="<unk>",
         **{"length": 128} | fields,
     )

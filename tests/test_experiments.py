@@ -27,6 +27,8 @@ def local(tmp_path, monkeypatch):
     (folder / "tinyshakespeare" / "all.txt").touch()
     for task in ("sst2", "sms_spam", "conll2003", "dialogsum", "dailydialog", "multi30k_en_de"):
         (folder / task).mkdir()
+    for name in ("bert-base-uncased", "bert-base-cased", "gpt2", "t5-small"):
+        (tmp_path / "tokenizers" / name).mkdir(parents=True)
     for split in ("train", "validation", "test"):
         pair = json.dumps({"source": "A man, a dog.", "target": "Ein Mann, ein Hund."})
         (folder / "multi30k_en_de" / f"{split}.jsonl.gz").write_bytes(gzip.compress(pair.encode()))
