@@ -76,7 +76,8 @@ def learning_curves(
         score: What y is.
         against: What x is, a key of AGAINST.
         order: All names, so that each is drawn alike in every figure; else those that there are.
-        crop: The worst last value times this is the top: what came before would leave no room for it; 0: all is shown.
+        crop: The worst last value times this is the top: what came before would leave no room for it, and what is far apart
+            is shown by its logarithm; 0: all is shown, evenly.
     """
     names = list(order) or list(dict.fromkeys(name for bands in panels.values() for name in bands))
     with drawn(path, WIDTH, 2.3 * len(panels) + legend_height(names)) as figure:
@@ -89,7 +90,7 @@ def learning_curves(
             top = crop * max(band.mean[-1] for band in bands.values())
             if 0 < top < np.max(heights):
                 axis.set_ylim(0.94 * np.min(heights), top)
-            if np.min(heights) > 0 and min(top or np.inf, np.max(heights)) > 2 * np.min(heights):
+            if crop and np.min(heights) > 0 and min(top or np.inf, np.max(heights)) > 2 * np.min(heights):
                 logarithmic(axis.yaxis)
             axis.grid(alpha=0.25)
         legend(figure, axes)

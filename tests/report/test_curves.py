@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from research.report.curves import loss_curves
+from research.report.curves import Band, learning_curves, loss_curves
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -56,6 +56,15 @@ def test_one_panel_a_run_with_its_losses_and_the_baseline(figures, tmp_path):
         else:
             assert shown == ["training", "validation", "unigram (no context)"]
             assert set(found["unigram (no context)"].get_ydata()) == {baseline}
+
+
+@pytest.mark.parametrize("crop", [100.0, 0.0])
+def test_shares_are_shown_evenly_and_perplexities_by_their_logarithm(tmp_path, monkeypatch, crop):
+    called = []
+    monkeypatch.setattr("research.report.curves.logarithmic", called.append)
+    band = Band(np.array([0.0, 100.0, 200.0]), np.array([0.02, 0.4, 0.5]), np.zeros(3))
+    learning_curves({"": {"lstm": band}}, tmp_path / "curves.png", "score", crop=crop)
+    assert len(called) == (crop > 0)
 
 
 def test_many_runs_and_runs_without_evaluation_are_drawn(figures, tmp_path):
