@@ -101,7 +101,7 @@ def test_a_feed_forward_model_is_its_formula():
 
 @pytest.mark.parametrize("name", ARCHS)
 @given(cut=st.integers(1, 10), seed=st.integers(0, 5))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_rows_in_parts_are_rows_in_one_go(name, cut, seed):
     rows = tokens(2, 11, seed)
     whole, last = read(name, rows, start(ARCHS[name], 2))

@@ -32,6 +32,7 @@ ARCHS = {
     "gru": Recurrent("gru", width=16, hidden_width=24, layers=2, tied=True, output_dropout=0.2),
     "feed-forward": FeedForward(context=5, width=16, hidden_width=24, dropout=0.1),
 }
+MOSTLY_SLOW = [pytest.param(name, marks=() if name == "lstm" else pytest.mark.slow) for name in ARCHS]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,14 @@ def test_steps_read_one_stream_and_the_carry_is_what_reading_it_in_one_go_leaves
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), jax.device_get(state.carry), carry)
 
 
-@pytest.mark.parametrize("change", [{"microbatches": 2}, {"mesh": Mesh(data=4)}, {"mesh": Mesh(data=2, fsdp=2)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"microbatches": 2},
+        {"mesh": Mesh(data=2, fsdp=2)},
+        pytest.param({"mesh": Mesh(data=4)}, marks=pytest.mark.slow),
+    ],
+)
 def test_carry_and_loss_do_not_depend_on_microbatches_or_devices(change, source):
     session = opened("gru", source)
     found = []
@@ -152,7 +160,7 @@ def test_evaluation_is_the_plain_loss_of_the_streams_and_depends_on_no_batch_siz
     assert scores["loss"] == pytest.approx(total / weight, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ARCHS)
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
 def test_text_is_made_as_by_reading_everything_again(name, source):
     session = opened(name, source)
     model, params = session.trainer.model, jax.device_get(session.trainer.initialize().trainable)
@@ -170,7 +178,7 @@ def test_text_is_made_as_by_reading_everything_again(name, source):
     assert all(w[0].score >= b[0].score - 1e-5 for w, b in zip(wide, beams, strict=True))
 
 
-@pytest.mark.parametrize("name", ARCHS)
+@pytest.mark.parametrize("name", MOSTLY_SLOW)
 def test_the_memory_estimate_is_near_what_xla_takes(name, source):
     run = dataclasses.replace(opened(name, source).run, batch_size=32)
     arch = dataclasses.replace(run.arch, vocab_size=4000, width=64)
