@@ -38,6 +38,16 @@ def test_fields_of_runs_are_there(local):  # noqa: F811
     assert len(named) > 10 and named <= fields
 
 
+def test_the_guide_names_commands_experiments_and_pictures_that_are_there():
+    guide = (ROOT / "GUIDE.md").read_text()
+    assert {*re.findall(r"python -m research ([a-z][a-z-]*)", guide)} <= {*COMMANDS}
+    programs = re.findall(r"python -m experiments\.(\w+)", guide)
+    files = [f"experiments/{name}.py" for name in programs]
+    files += re.findall(r"experiments/\w+\.py", guide) + re.findall(r"\]\((\S+)\)", guide)
+    files += [f"experiments/{name}" for name in re.findall(r"`(\w+\.py)`", guide)]
+    assert len(files) > 15 and [file for file in files if not (ROOT / file).is_file()] == []
+
+
 def test_every_experiment_is_named():
     assert all(f"{file.stem}.py" in TEXT for file in FILES)
     programs = [file.stem for file in sorted((ROOT / "experiments").glob("*.py")) if "\ndef main(" in file.read_text()]
