@@ -58,7 +58,7 @@ def still(arch):
     return dataclasses.replace(arch, **{name: 0.0 for name in vars(arch) if name.endswith("dropout")})
 
 
-@pytest.mark.parametrize("name", ["lstm", "feed-forward"])
+@pytest.mark.parametrize("name", ["lstm", pytest.param("feed-forward", marks=pytest.mark.slow)])
 def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone_with_its_carry(name, source, tmp_path):
     run = make(name, source)
     assert train(run, tmp_path / "whole") == "done"

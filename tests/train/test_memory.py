@@ -78,7 +78,7 @@ def test_optimizer_state_is_counted(name):
     ("family", "name", "vocabulary"),
     [
         ("gpt2", "adamw", 2048),
-        ("bert", "adamw", 2048),
+        pytest.param("bert", "adamw", 2048, marks=pytest.mark.slow),
         ("gpt2", "adamw", 20_480),  # three chunks of logits
         pytest.param("bert", "muon", 256, marks=pytest.mark.slow),
         pytest.param("t5", "adamw", 2048, marks=pytest.mark.slow),
