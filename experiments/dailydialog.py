@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from experiments import clm_decoder
 from experiments.local import source
-from research.config import Init, Optimizer, Run, Schedule
+from research.config import Compute, Init, Optimizer, Run, Schedule
 from research.data.corpus import Data
 from research.objectives.completion import Completion
 
@@ -23,6 +23,7 @@ def config() -> Run:
         init=Init("runs/clm_decoder"),
         objective=Completion(prompt="{source} __eou__", target_length=48),
         data=Data(sources=(source("dailydialog"),), length=192),
+        compute=Compute("bfloat16"),
         optimizer=Optimizer(learning_rate=5e-4),
         schedule=Schedule("linear", warmup=100),
         epochs=1.0,

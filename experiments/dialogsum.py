@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from experiments import span_encoder_decoder
 from experiments.local import source
-from research.config import Init, Optimizer, Run, Schedule
+from research.config import Compute, Init, Optimizer, Run, Schedule
 from research.data.corpus import Data
 from research.objectives.seq2seq import Seq2Seq
 
@@ -23,6 +23,7 @@ def config() -> Run:
         init=Init("runs/span_encoder_decoder"),
         objective=Seq2Seq(prompt="summarize: {source}", target_length=128),
         data=Data(sources=(source("dialogsum"),), length=512),
+        compute=Compute("bfloat16"),
         optimizer=Optimizer(learning_rate=5e-4),
         schedule=Schedule("linear", warmup=100),
         epochs=2.0,

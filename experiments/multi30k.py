@@ -7,7 +7,7 @@ Source:   Wu et al. (2021), "Good for Misconceived Reasons: An Empirical Revisit
           4 + 4 layers, width 128, feed-forward 256, 4 heads, dropout 0.3, joint 10k merges, label smoothing 0.1, Adam
           (0.9, 0.98), rate 0.005 by the inverse square root after 2,000 steps, 2 x 4,096 tokens a batch, 8,000 updates,
           patience 10 epochs, the last 10 epochs' weights averaged, beam 5.
-Differs:  learned positions instead of sinusoids; byte-level BPE of 10,000 in all; packed rows hold at most 8,192 tokens
+Differs:  products in bfloat16; learned positions instead of sinusoids; byte-level BPE of 10,000 in all; packed rows hold at most 8,192 tokens
           on either side and nearly no padding, so that an epoch is fewer updates.
 
 The text is what the published files hold: Moses' normalisation and tokenisation, lower-cased (`prepared` makes it of the
@@ -21,7 +21,7 @@ import json
 import pathlib
 
 from experiments import local
-from research.config import Loss, Optimizer, Run, Schedule
+from research.config import Compute, Loss, Optimizer, Run, Schedule
 from research.data.cache import cached, fingerprint, hash_file
 from research.data.corpus import Data
 from research.data.sources import Source
@@ -60,6 +60,7 @@ def config() -> Run:
             tokenizer=Tokenizer(kind="bpe", size=10_000, sentinels=0),
             length=64,
         ),
+        compute=Compute("bfloat16"),
         optimizer=Optimizer(learning_rate=5e-3, b1=0.9, b2=0.98, weight_decay=0.0, clip=0.0),
         schedule=Schedule("inverse_sqrt", warmup=2000),
         loss=Loss(label_smoothing=0.1),

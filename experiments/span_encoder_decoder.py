@@ -7,7 +7,7 @@ Source:   Raffel et al. (2020), section 3.1.4; byte-level BPE, 8,192 with the se
 from dataclasses import replace
 
 from experiments import mlm_encoder
-from research.config import Run
+from research.config import Compute, Run
 from research.data.tokenizer import Tokenizer
 from research.models import preset
 from research.objectives.span_corruption import SpanCorruption
@@ -21,6 +21,7 @@ def config() -> Run:
         run,
         name="span_encoder_decoder",
         arch=replace(arch, attention_dropout=0.0, activation_dropout=0.0),
+        compute=Compute("bfloat16"),
         objective=SpanCorruption(),
         data=replace(run.data, tokenizer=Tokenizer(kind="bpe", size=8192), unknown="", framing="none", length=142),
         steps=1000,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from research.models.arch import Arch
 from research.models.dropout import Dropout
+from research.models.product import product
 from research.types import UserError
 
 Dtype = Any
@@ -42,12 +43,11 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.features), jnp.float32)
-        y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
+        y = product(x.reshape(-1, x.shape[-1]).astype(self.dtype), kernel.astype(self.dtype))
         if self.bias:
             # Added in float32, so that its gradient, a sum over all positions, is one too; the casts are fused away.
             y = y.astype(jnp.float32) + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y.astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+        return y.astype(self.dtype).reshape(*x.shape[:-1], self.features)
 
 
 class Embedding(nn.Module):
