@@ -26,7 +26,7 @@ def config() -> Run:
         compute=Compute("bfloat16"),
         optimizer=Optimizer(learning_rate=5e-4),
         schedule=Schedule("linear", warmup=100),
-        epochs=2.0,
+        epochs=1.0,
         batch_size=8,
         evaluate_every=400,
         save_every=400,
