@@ -123,7 +123,7 @@ def short(value: Any) -> str:
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             scaled = value / (limit if suffix != "k" else 1e3)
-            return f"{scaled:.3g}{suffix}"
+            return (f"{scaled:.3g}" if abs(scaled) < 999.5 else f"{scaled:,.0f}") + suffix
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 

@@ -29,8 +29,8 @@ def test_a_line_says_how_far_how_fast_and_how_long():
 
 
 def test_numbers_and_times_are_short():
-    found = [short(x) for x in (3, 1234, 12345, 5_600_000, 2.5e9, 0.00012, "word", True)]
-    assert found == ["3", "1,234", "12.3k", "5.6M", "2.5G", "0.00012", "word", "True"]
+    found = [short(x) for x in (3, 1234, 12345, 999_600, 5_600_000, 2.5e9, 0.00012, "word", True)]
+    assert found == ["3", "1,234", "12.3k", "1,000k", "5.6M", "2.5G", "0.00012", "word", "True"]
     assert [duration(x) for x in (0.4, 59, 61, 7260, 200_000)] == ["0 s", "59 s", "1 min 01 s", "2 h 01 min", "2 d 7 h"]
 
 
