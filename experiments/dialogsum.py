@@ -1,7 +1,8 @@
-"""DialogSum: summaries of conversations, written by an encoder-decoder.
+r"""DialogSum: summaries of conversations, written by an encoder-decoder.
 
 Command:  TERCET_DATA=... python -m research train experiments/dialogsum.py
-          python -m research evaluate runs/dialogsum --split test --generate --decoding.method beam --out scores
+          python -m research evaluate runs/dialogsum --split test --generate --decoding.method beam \
+              --decoding.no-repeat-ngram 3 --out scores
 Source:   Chen et al. (2021): 12,460 / 500 / 500 dialogues, three references each in the test split (ROUGE is their mean).
 """
 
@@ -16,7 +17,7 @@ from research.objectives.seq2seq import Seq2Seq
 
 def config() -> Run:
     """Return the run."""
-    arch = replace(span_encoder_decoder.config().arch, dropout=0.1, attention_dropout=0.1)
+    arch = replace(span_encoder_decoder.config().arch, dropout=0.1)
     return Run(
         name="dialogsum",
         arch=arch,
@@ -24,9 +25,9 @@ def config() -> Run:
         objective=Seq2Seq(prompt="summarize: {source}", target_length=128),
         data=Data(sources=(source("dialogsum"),), length=512),
         compute=Compute("bfloat16"),
-        optimizer=Optimizer(learning_rate=5e-4),
+        optimizer=Optimizer(learning_rate=1e-3),
         schedule=Schedule("linear", warmup=100),
-        epochs=1.0,
+        epochs=3.0,
         batch_size=8,
         evaluate_every=400,
         save_every=400,
