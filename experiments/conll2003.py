@@ -1,8 +1,11 @@
 """CoNLL-2003: names of persons, places, organisations and others in news, by a BERT of 4 blocks x 256.
 
 Command:  TERCET_DATA=... python -m research train experiments/conll2003.py
-          TERCET_DATA=... python -m research train experiments/conll2003.py --init.path runs/mlm_encoder_cased --optimizer.learning-rate 1e-3 --out runs/conll_pretrained
+          TERCET_DATA=... python -m research train experiments/conll2003.py --init.path runs/mlm_encoder_cased --init.rescale true --out runs/conll_pretrained
           python -m research evaluate runs/conll_pretrained --split test --out scores
+Cost:     11 minutes, of three epochs, on two cores that were busy with other work too.
+Result:   entity F1 on the test split 0.705 [0.691, 0.719] from scratch, 0.693 [0.679, 0.707] from mlm_encoder_cased.py's
+          checkpoint (results/pretraining.jsonl; the rates that were tried are in results/conll2003_rates.csv).
 Source:   Tjong Kim Sang and De Meulder (2003); cased pieces, for capitals tell names apart (Devlin et al., 2019, section 5.3).
 """
 

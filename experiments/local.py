@@ -6,7 +6,7 @@ import pathlib
 from research.data.sources import Source
 from research.data.tokenizer import Tokenizer
 
-FOLDER = pathlib.Path(os.environ.get("TERCET_DATA", "data"))
+FOLDER = pathlib.Path(os.environ.get("TERCET_DATA", "$TERCET_DATA"))  # unset, the message of a missing file says so
 
 
 def source(name: str, **fields) -> Source:

@@ -3,7 +3,7 @@
 What the fine-tuning experiments start from; `mlm_encoder_cased.py` is its sister for names.
 
 Command:  TERCET_DATA=... python -m research train experiments/mlm_encoder.py
-Cost:     an hour for 8.2 million tokens on two cores.
+Cost:     88 minutes for 8.2 million tokens on two cores that were busy with other work too, in float32.
 Result:   validation loss 10.389 -> 5.517 of 30 % masked, unigram 6.747.
 Trap:     at a rate of 1e-2 with a decay of 0.01 the matrices grow to 0.15 a weight (0.02 at first) within 2,000 steps: attention
           saturates, the loss stays at 6.0, and fine-tuning learns more slowly than from scratch.

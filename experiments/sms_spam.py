@@ -2,6 +2,9 @@
 
 Command:  TERCET_DATA=... python -m research train experiments/sms_spam.py
           TERCET_DATA=... python -m research train experiments/sms_spam.py --init.path runs/mlm_encoder --optimizer.learning-rate 1e-3 --out runs/sms_pretrained
+Cost:     6 minutes from scratch, 4 from the checkpoint, on two cores that were busy with other work too.
+Result:   F1 of spam on the test split 0.973 [0.952, 0.989] from scratch, 0.969 [0.949, 0.986] from mlm_encoder.py's checkpoint
+          (results/pretraining.jsonl; the rates that were tried are in results/sms_spam_rates.csv).
 Source:   Almeida et al. (2011). It has no split: a fifth is held out for testing and a tenth for validation, by a hash of the
           record, so that none of its many repeated messages is on two sides.
 """

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import statistics
 from dataclasses import replace
 
 from experiments import sst2
@@ -90,20 +91,23 @@ def main() -> None:
 
 def measured(folder: pathlib.Path, way: str, share: float, seed: int) -> dict:
     """Return the row of a finished run: its accuracy on the test split, and what was trained."""
-    from research.report.logs import read_run
+    from research.report import logs
     from research.train.restore import evaluate_run
 
     kept = folder / "test.json"
     if not kept.exists():
         scores = evaluate_run(folder, "latest", "test")
         kept.write_text(json.dumps({name: scores[name] for name in ("accuracy", "accuracy_interval", "loss", "ece")}))
-    record = read_run(folder)
-    counts = {"parameters": record["parameters"], "trainable": record["trainable"]}
+    record, seconds = logs.read_run(folder), logs.read(folder)[-1]["elapsed"]
+    counts = {"parameters": record["parameters"], "trainable": record["trainable"], "seconds": seconds}
     return {"way": way, "share": share, "seed": seed, **counts, **json.loads(kept.read_text())}
 
 
 def report(results: list[dict], folder: pathlib.Path) -> None:
-    """Print the mean accuracy of each cell with its 95 % interval over seeds, and draw the learning curves."""
+    """Print the mean accuracy of each cell with its 95 % interval over seeds, and draw the learning curves.
+
+    Beside them is the median time of the runs with all labels.
+    """
     from research.commands.table import show
     from research.report.figures import intervals_plot
     from research.report.intervals import over_seeds
@@ -114,11 +118,14 @@ def report(results: list[dict], folder: pathlib.Path) -> None:
         for share in STEPS
     }
     trained = {row["way"]: row["trainable"] for row in results}
+    seconds = {
+        way: statistics.median(row["seconds"] for row in results if (row["way"], row["share"]) == (way, 1.0)) for way in WAYS
+    }
     rows = [
-        (way, f"{trained[way]:,}", *("{:.3f} [{:.3f}, {:.3f}]".format(*cells[way, share]) for share in STEPS))
+        (way, f"{trained[way]:,}", f"{seconds[way]:.0f}", *("{:.3f} [{:.3f}, {:.3f}]".format(*cells[way, share]) for share in STEPS))
         for way in WAYS
     ]
-    show("SST-2 test accuracy", ("", "trained", *(f"{share:.0%} of the labels" for share in STEPS)), rows)
+    show("SST-2 test accuracy", ("", "trained", "seconds", *(f"{share:.0%} of the labels" for share in STEPS)), rows)
     curves = {way: [(share, *cells[way, share]) for share in STEPS] for way in WAYS}
     intervals_plot(curves, folder / "labels.png", xlabel="share of the labels", ylabel="test accuracy")
 

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     if run and is_task(run):
         run = dataclasses.replace(run, objective=prepared.objective)
         found = describe_task(prepared)
-        _show_task(found)
+        _show_task(found, prepared)
     else:
         found = describe(prepared, run)
         if action == "inspect":
@@ -115,14 +115,16 @@ def _facts(prepared: Any) -> dict[str, Any]:
     }
 
 
-def _show_task(found: dict[str, Any]) -> None:
-    from research.tasks.summary import lines
+def _show_task(found: dict[str, Any], prepared: Any) -> None:
+    from research.tasks.summary import lines, unread
 
     columns = ("text", "pair", "label", "words", "tags", "source", "target", "references")
     named = ", ".join(f"{name} {found['objective'][name]!r}" for name in columns if found["objective"].get(name))
     print(f"columns: {named}")
     for split, report in found["splits"].items():
         print(*lines(split, report), sep="\n")
+    for line in unread(prepared.survey, prepared.tables):
+        print(line)
     print(f"tokenizer: {found['tokenizer']}, {found['vocabulary']:,} ids; fingerprint {found['fingerprint']}\n")
 
 

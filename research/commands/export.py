@@ -73,6 +73,8 @@ def main(arguments: list[str]) -> int:
 
         run, names = loaded.run, getattr(loaded.run.objective, "labels", ())
         kind = getattr(run.objective, "problem", "")
+        if pathlib.Path(base).is_dir():  # one that is to be on the hub may not be there yet
+            check_base(loaded, base)
         peft.write(options.folder, run.arch, run.adapter, loaded.params, loaded.trainable, base, names, kind)
         told = f", num_labels={run.arch.labels}" if run.arch.labels else ""
         told += f", id2label={dict(enumerate(names))}" if names else ""
@@ -133,6 +135,31 @@ def base_of(run: pathlib.Path, named: str | None) -> str:
             "with --init.path FOLDER, or give --base FOLDER here"
         )
     return base
+
+
+def check_base(loaded: Loaded, base: str) -> None:
+    """Refuse a folder that is not what a run's low-rank updates were trained on.
+
+    Raises:
+        UserError: A parameter that was frozen is another there: give the right --base, or export the merged model.
+    """
+    import numpy as np
+
+    from research.interop import folder
+    from research.models.lora import A, B
+    from research.models.paths import flatten
+    from research.models.rules import HEADS
+
+    moved = {path.removesuffix(A).removesuffix(B) for path in flatten(loaded.trainable)}
+    moved |= {f"{path}kernel" for path in moved}
+    ours = flatten(loaded.params)
+    theirs, _ = folder.parameters(base, loaded.run.arch, None, HEADS, ("classifier/", "pooler/"))
+    for path, leaf in flatten(theirs).items():
+        if path not in moved and not np.array_equal(leaf, ours[path]):
+            raise UserError(
+                f"--adapter: {path} of {base} is not what the updates were trained on: give that as --base, or leave "
+                "--adapter out" + ", for init.rescale changed it" * loaded.run.init.rescale
+            )
 
 
 def export(run: pathlib.Path, loaded: Loaded, folder: pathlib.Path, *, raw: bool = False) -> list[str]:

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     check_writable(target.absolute().parent)
 
     from research.data.records import rows_of_file
-    from research.train.predict import open_predictor, predict, settled
+    from research.train.predict import check_columns, chunks, open_predictor, settled
     from research.train.progress import Progress
 
     predictor = open_predictor(model, named and checkpoint(named), int(width or 16))
@@ -79,22 +79,31 @@ def main(arguments: list[str]) -> int:
         "decoding": repr(decoding),
     }
     partial, note = target.with_name(target.name + ".partial"), target.with_name(target.name + ".partial.json")
+    predictor = settled(predictor, rows_of_file(source))  # by the first record, also of those that are done
+    check_columns(predictor, rows_of_file(source))
     target.parent.mkdir(parents=True, exist_ok=True)
     done, wrong = _resume(partial, note, job)
-    predictor = settled(predictor, rows_of_file(source))  # by the first record, also of those that are done
     rows = itertools.islice(rows_of_file(source), done, None)
     if done:
         print(f"going on after {done:,} records", file=sys.stderr)
-    with open(partial, "ab") as output, Progress(None, "record", f"predicting {source}") as progress:
-        for answer in predict(predictor, rows, decoding):
-            done += 1
-            output.write(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-            if "error" in answer:
-                wrong += 1
-                progress.note(f"warning: {answer['error']}")
-            progress.update(done, wrong=wrong)
-        output.flush()
-        os.fsync(output.fileno())
+    try:
+        with open(partial, "ab") as output, Progress(None, "record", f"predicting {source}") as progress:
+            progress.update(done)
+            for answers in chunks(predictor, rows, decoding):
+                for answer in answers:
+                    output.write(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+                    if "error" in answer:
+                        wrong += 1
+                        progress.note(f"warning: {answer['error']}")
+                done += len(answers)
+                progress.update(done, wrong=wrong)
+            output.flush()
+            os.fsync(output.fileno())
+    except UserError:
+        if not done:  # refused: there is nothing to go on with
+            partial.unlink()
+            note.unlink()
+        raise
     partial.rename(target)
     note.unlink(missing_ok=True)
     by = "" if predictor.step is None else f" by step {predictor.step:,}"

@@ -180,6 +180,7 @@ def _whole(record: Fields | UserError, where: str) -> Fields | UserError:
 def _parquet(path: pathlib.Path) -> Iterator[Read]:
     import datasets
 
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs of a broken file, the message below says
     try:
         rows = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
         for number, record in enumerate(rows, 1):
@@ -220,4 +221,5 @@ def first_line(error: BaseException) -> str:
 
 def type_of(value: object) -> str:
     """Return how messages name the type of a value: a str, a list, null."""
-    return "null" if value is None else f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return "null" if value is None else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -32,13 +32,14 @@ def _named(fields: dict[str, Any], before: str) -> Iterable[str]:
 
 
 def guess(row: Row, field: str, known: Sequence[str], but: Sequence[str] = ()) -> str:
-    """Return the first of the `known` columns that a record has, those in `but` apart.
+    """Return the first of the `known` columns that a record has, in capitals or not, those in `but` apart.
 
     Raises:
         UserError: it has none of them; names those that it has, and the objective's `field` to set.
     """
     names = named(row)
-    found = next((name for name in known if name in names and name not in but), "")
+    spelled = {name.lower(): name for name in reversed(names) if name not in but} | {name: name for name in names}
+    found = next((spelled[name] for name in known if name in spelled and spelled[name] not in but), "")
     if not found:
         raise UserError(
             f"{row.place}: no column is called {known[0]} or alike, only {', '.join(map(repr, names))}: "

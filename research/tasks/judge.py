@@ -45,6 +45,17 @@ def scores(objective: Classification | Tagging, examples: Sequence[Example], ans
     return score(labels, np.stack(given), objective.labels)
 
 
+def promised(objective: Classification | Tagging) -> dict[str, Any]:
+    """Return the scores that `scores` would have, with the values that one made-up example gives."""
+    if isinstance(objective, Tagging):
+        return scores(objective, [{"tags": ["O"]}], {0: ["O"]})
+    if objective.problem == "regression":
+        return scores(objective, [{"label": 0.0}], {0: 0.0})
+    label = objective.labels[0]
+    example = {"label": [label] if objective.problem == "multi_label" else label}
+    return scores(objective, [example], {0: np.full(len(objective.labels), 1 / len(objective.labels))})
+
+
 def golden(objective: Classification, examples: Sequence[Example]) -> np.ndarray:
     """Return what examples are labelled with: int64[N] ids, bool[N, n] of several labels, float64[N] numbers."""
     if objective.problem == "regression":

@@ -160,6 +160,12 @@ def scores(totals: dict[str, float], run: Run) -> dict[str, Any]:
     return result
 
 
+def promised(run: Run) -> dict[str, Any]:
+    """Return the scores that an evaluation of `run` would have, with values that mean nothing."""
+    made = scores({"nll": 1.0, "correct": 1.0, "weight": 1.0, "bytes": float(run.objective.likelihood)}, run)
+    return made if run.arch.head == "vocabulary" else made | judge.promised(run.objective)
+
+
 def unigram_nll(run: Run, vocabulary: Vocabulary, rows: Rows | TaskRows, size: int) -> np.ndarray:
     """Return float64[size]: -log of each token's share among the targets of the training rows, add-one smoothed.
 

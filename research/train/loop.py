@@ -18,12 +18,12 @@ import numpy as np
 
 from research.config import Run, averages, differences, from_json, is_task, to_json
 from research.data.tokenizer import save as save_tokenizer
+from research.models.ngram import Ngram
 from research.report import logs
 from research.tasks import summary
-from research.models.ngram import Ngram
 from research.train import adapter, counting, flops, metrics, origin
 from research.train.checkpoint import Checkpoints
-from research.train.evaluate import UNIGRAM
+from research.train.evaluate import UNIGRAM, promised
 from research.train.progress import Progress
 from research.train.session import Session, baseline, open_session, rows_of
 from research.types import Diverged, State, UserError
@@ -54,6 +54,7 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         counting.train(run, folder)
         return "done"
     session = open_session(run, recorded)
+    cost_of(session.run, promised(session.run))  # a best_by that is not among them, before hours are spent
     if is_task(run):
         for split, (report,) in session.prepared.reports.items():
             print(*summary.lines(split, report), sep="\n")

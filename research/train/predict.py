@@ -39,7 +39,9 @@ from research.train.evaluate import batches
 from research.train.restore import read_model
 from research.types import Record, UserError
 
-CHUNK = 1024  # records answered at once
+CHUNK = 1024  # records told the labels of at once
+TEXTS = 128  # and answered with texts, which take longer
+TRIED = 16  # records of which one at least has to have the columns that the model reads
 LENGTH = 512  # longest row for a folder from elsewhere, in tokens
 
 Answer = dict[str, Any]
@@ -113,7 +115,24 @@ def settled(predictor: Predictor, rows: Iterable[Row]) -> Predictor:
     return predictor._replace(objective=found)
 
 
-def predict(predictor: Predictor, rows: Iterable[Row], decoding: Decoding = Decoding()) -> Iterator[dict[str, Any]]:
+def check_columns(predictor: Predictor, rows: Iterable[Row]) -> None:
+    """Refuse a file of which none of the first TRIED records has what the model reads, rather than a line for each.
+
+    Raises:
+        UserError: What is wrong with the first; names the columns.
+    """
+    wrong = []
+    for row in itertools.islice((row for row in rows if not row.error), TRIED):
+        try:
+            TASKS[type(predictor.objective)].example(predictor.objective, row, False)
+            return
+        except UserError as error:
+            wrong.append(error)
+    if wrong:
+        raise wrong[0]
+
+
+def predict(predictor: Predictor, rows: Iterable[Row], decoding: Decoding = Decoding()) -> Iterator[Answer]:
     """Yield one answer for each of `rows`, in their order: {"line"} and what the task tells, or {"line", "error"}.
 
     Classification: predicted (a label, a list of labels, or a number) and probabilities. Tagging: tags of the words, and
@@ -124,14 +143,19 @@ def predict(predictor: Predictor, rows: Iterable[Row], decoding: Decoding = Deco
     Raises:
         UserError: A setting of decoding is out of range.
     """
-    answer = _texts if isinstance(predictor.objective, Seq2Seq | Completion) else _labels
+    return itertools.chain.from_iterable(chunks(predictor, rows, decoding))
+
+
+def chunks(predictor: Predictor, rows: Iterable[Row], decoding: Decoding = Decoding()) -> Iterator[list[Answer]]:
+    """Yield the answers of `predict`, as many at a time as are made at once."""
+    writes = isinstance(predictor.objective, Seq2Seq | Completion)
+    answer, most = (_texts, TEXTS) if writes else (_labels, CHUNK)
     rows = iter(rows)
-    while chunk := list(itertools.islice(rows, CHUNK)):
+    while chunk := list(itertools.islice(rows, most)):
         predictor = settled(predictor, chunk)
         found, wrong = answer(predictor, chunk, decoding)
-        for number, row in enumerate(chunk):
-            told = {"error": wrong[number]} if number in wrong else found[number]
-            yield {"line": row.number, **told}
+        told = [{"error": wrong[number]} if number in wrong else found[number] for number in range(len(chunk))]
+        yield [{"line": row.number, **each} for row, each in zip(chunk, told, strict=True)]
 
 
 def _labels(predictor: Predictor, rows: Sequence[Row], _: Decoding) -> tuple[dict[int, Answer], dict[int, str]]:

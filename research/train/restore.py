@@ -131,11 +131,19 @@ def read_model(path: str, checkpoint: str | None = None) -> Opened:
     if found.tokenizer is None:
         raise UserError(f"{folder} has no tokenizer: add tokenizer.json and tokenizer_config.json")
     start, stop = ends(folder, found.arch.vocab_size)
-    record = folder / RECORD
-    run = from_json(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else None
-    reader = _reader(found.tokenizer, vocabulary(found.tokenizer), found.arch.structure, run, start, stop)
+    reader = _reader(found.tokenizer, vocabulary(found.tokenizer), found.arch.structure, _recorded(folder), start, stop)
     weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     return Opened(found.model, found.params, reader, None, tuple(weights))
+
+
+def _recorded(folder: pathlib.Path) -> Run | None:
+    """Return the run that a folder was exported from; None of a folder from elsewhere."""
+    file = folder / RECORD
+    try:
+        return from_json(json.loads(file.read_bytes())) if file.exists() else None
+    except (OSError, ValueError, UserError) as error:
+        said = f"{error}" if isinstance(error, UserError) else "it is not JSON"
+        raise UserError(f"{file} does not describe a run ({said}): export the run again") from None
 
 
 def opened_run(loaded: Loaded) -> Opened:

@@ -87,6 +87,20 @@ def test_a_task_is_read_with_the_tokenizer_and_structure_of_what_it_starts_from(
     assert not (tmp_path / "cache" / "tokenizers").exists()
 
 
+def test_what_is_odd_about_a_split_that_is_not_read_is_told(experiment, command, tmp_path):
+    records = tmp_path / "records"
+    records.mkdir()
+    for split, labels in (("train", "ab"), ("validation", "ab"), ("test", "ac")):
+        lines = [json.dumps({"text": f"the cat {n}", "label": labels[n % 2]}) + "\n" for n in range(8)]
+        (records / f"{split}.jsonl").write_text("".join(lines))
+    text = TASK.replace("{source!r}", repr(str(records))).replace("init=Init({start!r}), ", "")
+    (tmp_path / "task.py").write_text(text)
+    fields = ["--data.tokenizer.kind", "character", "--json", tmp_path / "x.json"]
+    status, out, err = command("data", "inspect", tmp_path / "task.py", *fields)
+    assert status == 0, err
+    assert out.count("test: never met in training, so never told right but by chance: c (4)") == 1
+
+
 def test_without_an_experiment_the_fields_are_enough(experiment, command, tmp_path):
     fields = ["--data.sources.0.path", tmp_path / "text.txt", "--data.tokenizer.kind", "character", "--data.length=8"]
     status, out, err = command("data", "inspect", *fields)

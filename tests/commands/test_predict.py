@@ -1,6 +1,7 @@
 """`predict`: a line for each record, also where the process was killed on the way; mistakes are one line."""
 
 import dataclasses
+import gzip
 import json
 import os
 import shutil
@@ -199,6 +200,45 @@ def test_mistakes_are_one_line(arguments, message, model, file, tmp_path, comman
     assert (status, out) == (2, "") and message in err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_file_of_other_columns_is_refused_and_leaves_nothing(model, tmp_path, command):
+    path = tmp_path / "other.jsonl"
+    path.write_text("no record\n" + '{"one": "good", "other": "bad"}\n' * 40)
+    status, out, err = command("predict", model, path, "--out", tmp_path / "out.jsonl")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert f"{path}:2: no column" in err and "only 'one', 'other'" in err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_refused_before_the_first_answer_leaves_nothing(model, tmp_path, command):
+    path = tmp_path / "torn.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "good"}\n' * 400)[:-12])
+    status, out, err = command("predict", model, path, "--out", tmp_path / "out.jsonl")
+    assert (status, out) == (2, "") and err.endswith("fetch it anew\n"), err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "tercet.json does not describe a run (it is not JSON): export the run again"),
+        ("{}", "tercet.json does not describe a run (configuration: "),
+        ('{"nam": 1}', "unknown field nam: did you mean name?): export the run again"),
+    ],
+)
+def test_a_damaged_record_of_the_run_is_named(text, message, model, file, tmp_path, command):
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "tercet.json").write_text(text)
+    status, out, err = command("predict", tmp_path / "model", file, "--out", tmp_path / "out.jsonl")
+    assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_an_adapter_alone_is_refused(file, tmp_path, command):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    status, _, err = command("predict", tmp_path / "adapter", file, "--out", tmp_path / "out.jsonl")
+    assert status == 2 and err.endswith("holds low-rank updates alone: export the whole model, without --adapter\n")
 
 
 def test_a_tagger_tells_tags_and_entities(tmp_path, command):

@@ -148,7 +148,7 @@ def test_errors_name_the_file_the_line_and_the_remedy(tmp_path, monkeypatch):
     (tmp_path / "list.jsonl").write_text('{"text": "a"}\n["b"]\n')
     assert refused("list.jsonl").startswith("list.jsonl:2: not a JSON object but a list")
     (tmp_path / "number.jsonl").write_text('{"text": 3}\n')
-    assert "number.jsonl:1: column 'text' holds a int" in refused("number.jsonl")
+    assert "number.jsonl:1: column 'text' holds an int" in refused("number.jsonl")
 
     for suffix, where in (("jsonl", ":1"), ("csv", ":2"), ("parquet", ": row 1")):
         write(tmp_path / f"a.{suffix}", LINES)

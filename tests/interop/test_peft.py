@@ -199,6 +199,20 @@ def test_the_line_that_is_printed_loads_the_adapter_with_its_labels(tmp_path, mo
         np.testing.assert_allclose(model(torch.tensor(text).long()).logits.numpy(), expected, rtol=0, atol=1e-4)
 
 
+def test_a_base_that_the_updates_were_not_trained_on_is_refused(tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    adapted(tmp_path, monkeypatch)
+    other = transformers.AutoModel.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        other.embeddings.LayerNorm.bias += 1e-6
+    other.save_pretrained(tmp_path / "other")
+    status, out, err = export(capsys, tmp_path / "run", tmp_path / "x", "--adapter", "--base", tmp_path / "other")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert "other is not what the updates were trained on: give that as --base" in err
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_base_that_peft_cannot_open_is_refused_and_another_can_be_named(tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch")
     loaded = adapted(tmp_path, monkeypatch)

@@ -25,6 +25,7 @@ def row(**fields):
     [
         ({"text": "", "label": 1}, ("text", "", "label")),
         ({"idx": 0, "sentence": "", "labels": 1}, ("sentence", "", "labels")),
+        ({"Label": 1, "Text": ""}, ("Text", "", "Label")),
         ({"hypothesis": "", "premise": "", "label": 1}, ("premise", "hypothesis", "label")),
         ({"question": "", "sentence": "", "label": 1}, ("question", "sentence", "label")),
         ({"sentence1": "", "sentence2": "", "score": 1.0}, ("sentence1", "sentence2", "score")),
@@ -51,7 +52,7 @@ def test_columns_that_are_named_stay_and_may_be_nested():
     [
         (Classification(), {"a": "x", "b": {"c": 1}}, "no column is called label or alike, only 'a', 'b.c'"),
         (Classification(text="t", label="l"), {"a": "x", "l": 1}, "no column 't', only 'a', 'l': set objective.text"),
-        (Classification(text="t", label="l"), {"t": 3, "l": 1}, "column 't' holds a int, not text"),
+        (Classification(text="t", label="l"), {"t": 3, "l": 1}, "column 't' holds an int, not text"),
         (Classification(text="t", label="l"), {"t": "", "l": [1]}, "set objective.problem to multi_label"),
         (Classification(text="t", label="l"), {"t": "", "l": 0.5}, "set objective.problem to regression"),
         (Classification(text="t", label="l"), {"t": "", "l": float("nan")}, "NaN"),
@@ -250,7 +251,7 @@ def test_rows_that_cannot_be_encoded_are_said_and_the_others_are_there():
     table, wrong = encode_rows(objective, coder(), 16, rows)
     assert wrong == {
         1: "f:2: broken",
-        2: "f:3: column 'text' holds a int, not text: set objective.text",
+        2: "f:3: column 'text' holds an int, not text: set objective.text",
         4: "f:5: no column 'text', only 'about', 'other': set objective.text before training, or rename one to 'text'",
     }
     assert sorted(table.arrays["example"][table.arrays["example"] >= 0]) == [0, 3]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.objectives.classification import Classification
+from research.objectives.tagging import Tagging
 from research.tasks import judge
 from research.types import UserError
 
@@ -98,3 +99,24 @@ def test_what_is_chosen_does_not_depend_on_how_many_digits_are_shown():
     one = Classification(labels=("a", "b"))
     assert judge.answer(one, np.array([0.4999998, 0.5000002]))["predicted"] == "b"
     assert judge.answer(SEVERAL, np.array([0.4999998, 0.5, 0.6]))["predicted"] == list(SEVERAL.labels[1:])
+
+
+@given(st.lists(st.lists(st.tuples(*[st.sampled_from(["O", "B-X", "I-X"])] * 2), min_size=1, max_size=5), min_size=1))
+@settings(deadline=None, max_examples=20)
+def test_the_worst_documents_have_the_most_wrong_words(documents):
+    told = [{"place": f"f:{n}", "tags": [gold for gold, _ in each]} for n, each in enumerate(documents)]
+    answers = {n: [said for _, said in each] for n, each in enumerate(documents)}
+    wrong = [sum(gold != said for gold, said in each) for each in documents]
+    expected = sorted((n for n in range(len(documents)) if wrong[n]), key=lambda n: -wrong[n])[:3]
+    worst = judge.worst(Tagging(), told, answers, 3)
+    assert [each["place"] for each in worst] == [f"f:{n}" for n in expected]
+    assert all(each["predicted"] == answers[int(each["place"][2:])] for each in worst)
+
+
+@pytest.mark.parametrize("objective", [SEVERAL, NUMBER, Classification(labels=("a", "b")), Tagging(labels=("O", "B-X"))])
+def test_the_scores_that_are_promised_are_those_that_come(objective):
+    tags = isinstance(objective, Tagging)
+    label = 2.0 if objective is NUMBER else ["cat"] if objective is SEVERAL else "a"
+    answer = ["B-X"] if tags else 1.0 if objective is NUMBER else np.array([0.6, 0.3, 0.1][: len(objective.labels)])
+    example = {"tags": ["B-X"]} if tags else {"label": label}
+    assert judge.promised(objective).keys() == judge.scores(objective, [example] * 2, {0: answer, 1: answer}).keys()

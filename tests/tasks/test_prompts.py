@@ -43,7 +43,7 @@ def test_columns_that_are_not_there_are_named():
     objective = Seq2Seq(source="s", target="t", prompt="{source} {more}")
     with pytest.raises(UserError, match="f.jsonl:3: no column 'more', only 's', 't': set objective.prompt"):
         prompts.example(objective, row(s="", t=""), True)
-    with pytest.raises(UserError, match="column 't' holds a int, not text"):
+    with pytest.raises(UserError, match="column 't' holds an int, not text"):
         prompts.example(objective, row(s="", t=3, more=""), True)
 
 
@@ -80,7 +80,7 @@ def test_references_are_guessed_with_a_guessed_target_alone():
     for wrong in ([3], 3, {"a": "b"}):
         with pytest.raises(UserError, match="column 'r' is no list of texts: mend it or set objective.references"):
             prompts.example(Seq2Seq("s", "t", references="r"), row(s="x", t="y", r=wrong), True)
-        with pytest.raises(UserError, match="'t' (is no list of texts|holds a (int|dict), not text)"):
+        with pytest.raises(UserError, match="'t' (is no list of texts|holds (an int|a dict), not text)"):
             prompts.example(Seq2Seq("s", "t"), row(s="x", t=wrong), True)
 
 

@@ -226,6 +226,12 @@ def test_a_run_ends_where_its_patience_does_also_if_it_is_killed_there(source, t
     assert load_run(tmp_path).step == 2 and status(tmp_path) == "done"
 
 
+def test_a_best_by_that_no_evaluation_has_is_refused_before_training(source, tmp_path):
+    with pytest.raises(UserError, match="best_by is f1, but evaluations have loss, .*: choose one of them"):
+        train(one_device(small.run("causal", source, best_by="f1")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_patience_counts_evaluations_since_the_best():
     assert not loop.out_of_patience([3.0, 1.0, 2.0], 2) and loop.out_of_patience([3.0, 1.0, 2.0, 1.0], 2)
     assert not loop.out_of_patience([3.0, 3.0, 3.0], 0)

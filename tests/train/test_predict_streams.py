@@ -79,6 +79,7 @@ def compare(predictor, tmp_path, few, many):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_memory_does_not_grow_with_the_records(name, predictor, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "CHUNK", 50)
+    monkeypatch.setattr(room, "TEXTS", 50)
     compare(predictor(name), tmp_path, 100, 1000)
 
 

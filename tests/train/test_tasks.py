@@ -12,6 +12,7 @@ import pytest
 from research.data.records import Row, rows_of_file
 from research.generate.settings import Decoding
 from research.report import logs
+from research.tasks import text_scores
 from research.train.judged import judged
 from research.train.loop import train
 from research.train.predict import open_predictor, predict
@@ -104,6 +105,8 @@ def test_texts_are_scored_as_they_are_written(name, trained, folder):
     rows = {row.fields["text"]: row for row in rows_of_file(folder / "test.jsonl")}
     again = predict(open_predictor(str(run)), [rows[each["source"]] for each in found.told], decoding)
     assert [each["predicted"] for each in found.told] == [each["predicted"] for each in again]
+    share = [text_scores.rouge([each["predicted"]], [each["references"]])["rougeL"][0] for each in found.worst]
+    assert share == sorted(share) and len(share) == 5  # the worst first
     loss = made.scores
     assert "bleu" not in loss and loss["perplexity"] == pytest.approx(np.exp(loss["loss"]))
     prompted = open_model(str(run)).reader  # generate reads the same ids
