@@ -1,6 +1,6 @@
 """Sentences a second of fine-tuning on SST-2: packed rows, padded rows, and transformers' Trainer, in alternation.
 
-Command:  TERCET_DATA=... python -m experiments.bench_finetune [--peer torch] [--rounds 3] [--steps 20]
+Command:  TERCET_DATA=... python -m experiments.bench_finetune [--peer torch] [--rounds 3] [--steps 20] [--dtype bfloat16]
 Result:   on two cores, packed 144, padded 66, the peer 88 sentences a second: 1.63 of the peer.
 Source:   a BERT of 4 blocks x 256 with random weights, dropout 0.1, AdamW, float32, about 32 sentences an update; the peer is
           transformers' BertForSequenceClassification in its Trainer with DataCollatorWithPadding (each batch as long as its
@@ -31,10 +31,11 @@ def main() -> None:
     parser.add_argument("--peer", choices=("none", "torch"), default="none", help="torch: transformers' own Trainer")
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each, in alternation; the median counts")
     parser.add_argument("--steps", type=int, default=20, help="updates of a run")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products, on both sides")
     options = parser.parse_args()
-    makers = {"packed": ours(ROWS, per_row=16), "padded": ours(SENTENCES, per_row=1)}
+    makers = {"packed": ours(ROWS, 16, options.dtype), "padded": ours(SENTENCES, 1, options.dtype)}
     if options.peer == "torch":
-        makers["trainer"] = theirs()
+        makers["trainer"] = theirs(options.dtype)
     for make in makers.values():
         make(3)  # compiles
     speeds: dict[str, list[float]] = {who: [] for who in makers}
@@ -43,22 +44,22 @@ def main() -> None:
             sentences, seconds = make(options.steps)
             speeds[who].append(sentences / seconds)
     medians = {who: statistics.median(each) for who, each in speeds.items()}
-    row = {f"{who}_sentences_per_s": round(speed, 1) for who, speed in medians.items()}
+    row = {"dtype": options.dtype} | {f"{who}_sentences_per_s": round(speed, 1) for who, speed in medians.items()}
     row |= {"spread": {who: round(max(each) / min(each), 2) for who, each in speeds.items()}}
     row |= {f"packed_over_{who}": round(medians["packed"] / medians[who], 2) for who in medians if who != "packed"}
     print(json.dumps(row))
 
 
-def ours(rows: int, per_row: int) -> Callable[[int], tuple[float, float]]:
+def ours(rows: int, per_row: int, dtype: str) -> Callable[[int], tuple[float, float]]:
     """Return a function of a number of updates that returns the sentences read and the seconds taken."""
     import jax
 
-    from research.config import Optimizer
+    from research.config import Compute, Optimizer
     from research.train.session import open_session
 
     run = sst2.config()
     run = replace(run, objective=replace(run.objective, per_row=per_row), batch_size=rows, epochs=0.0, steps=1000)
-    run = replace(run, optimizer=Optimizer(learning_rate=3e-4))  # AdamW, as the Trainer's
+    run = replace(run, optimizer=Optimizer(learning_rate=3e-4), compute=Compute(dtype))  # AdamW, as the Trainer's
     session = open_session(run)
     state = session.trainer.initialize()
     done = 0
@@ -77,7 +78,7 @@ def ours(rows: int, per_row: int) -> Callable[[int], tuple[float, float]]:
     return make
 
 
-def theirs() -> Callable[[int], tuple[float, float]]:
+def theirs(dtype: str) -> Callable[[int], tuple[float, float]]:
     """Return the same function of transformers' Trainer."""
     import tempfile
 
@@ -126,6 +127,7 @@ def theirs() -> Callable[[int], tuple[float, float]]:
                 disable_tqdm=True,
                 use_cpu=jax.default_backend() == "cpu",
                 dataloader_pin_memory=False,
+                bf16=dtype == "bfloat16",
             )
             transformers.Trainer(
                 model, arguments, train_dataset=data, data_collator=collator, callbacks=[clock]

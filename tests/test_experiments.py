@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from research.config import Run, check, from_json, load_experiment, to_json
+from research.config import Run, check, from_json, is_task, load_experiment, to_json
 from research.objectives import OBJECTIVES
 from research.types import UserError
 
@@ -64,6 +64,13 @@ def test_the_docstring_says_how_it_is_run_and_where_it_comes_from(file):
     command = re.search(r"^Command: .*python -m research train (\S+)$", text, re.MULTILINE)
     assert command and command[1] == f"experiments/{file.name}"
     assert "Source:" in text
+
+
+@names(FILES)
+def test_what_was_measured_says_its_cost_and_result(file, local):
+    text = ast.get_docstring(ast.parse(file.read_text()))
+    measured = is_task(load_experiment(str(file))) or (ROOT / "experiments" / "results" / f"{file.stem}.jsonl").exists()
+    assert not measured or re.search(r"^Cost: .*^Result: ", text, re.MULTILINE | re.DOTALL)
 
 
 def test_a_module_without_config_is_no_experiment():
