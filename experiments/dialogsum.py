@@ -27,7 +27,7 @@ def config() -> Run:
         compute=Compute("bfloat16"),
         optimizer=Optimizer(learning_rate=1e-3),
         schedule=Schedule("linear", warmup=100),
-        epochs=3.0,
+        epochs=2.0,
         batch_size=8,
         evaluate_every=400,
         save_every=400,
