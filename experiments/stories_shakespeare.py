@@ -2,6 +2,8 @@
 
 Command:  TERCET_DATA=... python -m research train experiments/stories_shakespeare.py
           python -m research generate runs/stories_shakespeare --prompt "ROMEO:" --method sample --top-p 0.9
+Cost:     11 minutes for 1.1 million tokens on two cores that were busy with other work too.
+Result:   validation loss 5.739 -> 3.900, unigram 6.120; 2.25 bits a byte.
 Source:   fine-tuning a language model on the text of a domain: Howard and Ruder (2018), section 3.2. The text is split 90/10 in
           order, as nanoGPT does.
 """
