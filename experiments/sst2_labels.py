@@ -121,9 +121,9 @@ def report(results: list[dict], folder: pathlib.Path) -> None:
     seconds = {
         way: statistics.median(row["seconds"] for row in results if (row["way"], row["share"]) == (way, 1.0)) for way in WAYS
     }
+    shown = {key: "{:.3f} [{:.3f}, {:.3f}]".format(*each) for key, each in cells.items()}
     rows = [
-        (way, f"{trained[way]:,}", f"{seconds[way]:.0f}", *("{:.3f} [{:.3f}, {:.3f}]".format(*cells[way, share]) for share in STEPS))
-        for way in WAYS
+        (way, f"{trained[way]:,}", f"{seconds[way]:.0f}", *(shown[way, share] for share in STEPS)) for way in WAYS
     ]
     show("SST-2 test accuracy", ("", "trained", "seconds", *(f"{share:.0%} of the labels" for share in STEPS)), rows)
     curves = {way: [(share, *cells[way, share]) for share in STEPS] for way in WAYS}

@@ -116,15 +116,12 @@ def _facts(prepared: Any) -> dict[str, Any]:
 
 
 def _show_task(found: dict[str, Any], prepared: Any) -> None:
-    from research.tasks.summary import lines, unread
+    from research.tasks.summary import told
 
     columns = ("text", "pair", "label", "words", "tags", "source", "target", "references")
     named = ", ".join(f"{name} {found['objective'][name]!r}" for name in columns if found["objective"].get(name))
     print(f"columns: {named}")
-    for split, report in found["splits"].items():
-        print(*lines(split, report), sep="\n")
-    for line in unread(prepared.survey, prepared.tables):
-        print(line)
+    print(*told(prepared), sep="\n")
     print(f"tokenizer: {found['tokenizer']}, {found['vocabulary']:,} ids; fingerprint {found['fingerprint']}\n")
 
 

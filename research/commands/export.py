@@ -150,8 +150,7 @@ def check_base(loaded: Loaded, base: str) -> None:
     from research.models.paths import flatten
     from research.models.rules import HEADS
 
-    moved = {path.removesuffix(A).removesuffix(B) for path in flatten(loaded.trainable)}
-    moved |= {f"{path}kernel" for path in moved}
+    moved = {path.removesuffix(A).removesuffix(B) + "kernel" * path.endswith((A, B)) for path in flatten(loaded.trainable)}
     ours = flatten(loaded.params)
     theirs, _ = folder.parameters(base, loaded.run.arch, None, HEADS, ("classifier/", "pooler/"))
     for path, leaf in flatten(theirs).items():

@@ -38,8 +38,9 @@ def guess(row: Row, field: str, known: Sequence[str], but: Sequence[str] = ()) -
         UserError: it has none of them; names those that it has, and the objective's `field` to set.
     """
     names = named(row)
-    spelled = {name.lower(): name for name in reversed(names) if name not in but} | {name: name for name in names}
-    found = next((spelled[name] for name in known if name in spelled and spelled[name] not in but), "")
+    free = [name for name in names if name not in but]
+    spelled = {name.lower(): name for name in reversed(free)} | {name: name for name in free}
+    found = next((spelled[name] for name in known if name in spelled), "")
     if not found:
         raise UserError(
             f"{row.place}: no column is called {known[0]} or alike, only {', '.join(map(repr, names))}: "

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.tasks.survey import Survey
 from research.types import Split
+
+if TYPE_CHECKING:
+    from research.tasks.prepare import Prepared
 
 MOST = 12  # labels named
 OF_LABELS = {"empty": "have no text", "unlabelled": "have no label", "cut": "are longer than a row: cut"}
 OF_TAGS = {"empty": "have no words", "unlabelled": "have no tags", "cut": "words are longer than a row: cut"}
 OF_TEXTS = {"unlabelled": "have no target", "cut": "have a source longer than its part: cut"}
 OF_TEXTS |= {"empty": "have nothing to read, or nothing to write"}
+
+
+def told(prepared: Prepared) -> list[str]:
+    """Return what there is to know of all splits of a task's data before training: those that are read, then the others."""
+    read = [line for split, (report,) in prepared.reports.items() for line in lines(split, report)]
+    return read + unread(prepared.survey, prepared.tables)
 
 
 def lines(split: str, report: dict[str, Any]) -> list[str]:

@@ -56,10 +56,7 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
     session = open_session(run, recorded)
     cost_of(session.run, promised(session.run))  # a best_by that is not among them, before hours are spent
     if is_task(run):
-        for split, (report,) in session.prepared.reports.items():
-            print(*summary.lines(split, report), sep="\n")
-        for line in summary.unread(session.prepared.survey, session.prepared.tables):
-            print(line)
+        print(*summary.told(session.prepared), sep="\n")
     fingerprint = session.prepared.fingerprint
     if old_fingerprint not in (None, fingerprint) and not allow_changes:
         raise UserError(

@@ -154,8 +154,8 @@ def chunks(predictor: Predictor, rows: Iterable[Row], decoding: Decoding = Decod
     while chunk := list(itertools.islice(rows, most)):
         predictor = settled(predictor, chunk)
         found, wrong = answer(predictor, chunk, decoding)
-        told = [{"error": wrong[number]} if number in wrong else found[number] for number in range(len(chunk))]
-        yield [{"line": row.number, **each} for row, each in zip(chunk, told, strict=True)]
+        told = found | {number: {"error": error} for number, error in wrong.items()}
+        yield [{"line": row.number, **told[number]} for number, row in enumerate(chunk)]
 
 
 def _labels(predictor: Predictor, rows: Sequence[Row], _: Decoding) -> tuple[dict[int, Answer], dict[int, str]]:

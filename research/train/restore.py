@@ -142,7 +142,7 @@ def _recorded(folder: pathlib.Path) -> Run | None:
     try:
         return from_json(json.loads(file.read_bytes())) if file.exists() else None
     except (OSError, ValueError, UserError) as error:
-        said = f"{error}" if isinstance(error, UserError) else "it is not JSON"
+        said = error if isinstance(error, UserError) else getattr(error, "strerror", None) or "it is not JSON"
         raise UserError(f"{file} does not describe a run ({said}): export the run again") from None
 
 
