@@ -1,7 +1,9 @@
 """Sentences a second of fine-tuning on SST-2: packed rows, padded rows, and transformers' Trainer, in alternation.
 
 Command:  TERCET_DATA=... python -m experiments.bench_finetune [--peer torch] [--rounds 3] [--steps 20] [--dtype bfloat16]
-Result:   on two cores, packed 144, padded 66, the peer 88 sentences a second: 1.63 of the peer.
+Result:   on two cores of an AMD EPYC, packed 232 to 254, padded 108 to 114, the peer 101 sentences a second: 2.3 and 2.5
+          times the peer in two runs; in bfloat16 on both sides 325, 146, 187: 1.7 times
+          (experiments/results/bench_finetune.jsonl). On two of an Intel Xeon before, 144, 66 and 88: 1.63 times.
 Source:   a BERT of 4 blocks x 256 with random weights, dropout 0.1, AdamW, float32, about 32 sentences an update; the peer is
           transformers' BertForSequenceClassification in its Trainer with DataCollatorWithPadding (each batch as long as its
           longest sentence).
