@@ -21,7 +21,7 @@ from research.data.tokenizer import load, vocabulary
 from research.models.arch import with_head
 from research.tasks.prepare import Prepared as TaskPrepared
 from research.tasks.prepare import prepared_for
-from research.train import memory, origin, sharding
+from research.train import heap, memory, origin, sharding
 from research.train.evaluate import UNIGRAM, evaluator, unigram_nll
 from research.train.progress import documents_read
 from research.train.step import Trainer, trainer
@@ -49,6 +49,7 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
     Raises:
         UserError: The run cannot work; one line says which field and what to do.
     """
+    heap.share()
     if recorded and run.init.path:  # a resumed run has its parameters, and does not need those it started from
         run = origin.like(run, recorded)
     else:
@@ -73,6 +74,8 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
     run = with_labels(run, prepared)
     run = with_vocabulary(run, prepared.vocabulary, "the tokenizer trained on this text")
     estimate = memory_estimate(run, devices)
+    if jax.default_backend() == "cpu":
+        heap.keep(estimate.total * estimate.sharing, memory.available())
     training = rows_of(run, prepared, "train")
     run = with_steps(run, training, recorded)
     if run.minutes:
