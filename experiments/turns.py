@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -21,11 +22,18 @@ def alternate(
     return found
 
 
+def seconds(make: Callable[..., Any], *arguments: Any) -> float:
+    """Return the seconds that `make` takes on `arguments`."""
+    started = time.perf_counter()
+    make(*arguments)
+    return time.perf_counter() - started
+
+
 def spread(values: Sequence[float]) -> float:
     """Return the largest of `values` over the smallest."""
     return round(max(values) / min(values), 2)
 
 
-def ratio(seconds: Sequence[float], others: Sequence[float]) -> float:
-    """Return how many times as fast as the others' we are: the ratio of the medians of `others` and `seconds`."""
-    return statistics.median(others) / statistics.median(seconds)
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return how many times as fast as they are we are, the ratio of the median seconds."""
+    return statistics.median(theirs) / statistics.median(ours)
