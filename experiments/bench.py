@@ -33,6 +33,7 @@ from experiments import peer, turns
 from experiments.work import FAMILIES, Work, rows_of, run_of, vocabulary_of
 from research.types import UserError
 
+DTYPES = ("float32", "bfloat16")
 WARM_UP = 2  # updates, of which the first compiles
 
 
@@ -73,7 +74,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("batch", "length", "vocabulary", "width", "layers", "heads"):
         parser.add_argument(f"--{name}", type=positive, default=getattr(plain, name), help=f"{getattr(plain, name):,}")
     parser.add_argument("--targets", type=positive, default=0, help="of a row of seq2seq; a quarter of --length")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=plain.dtype, help="of products, on all sides")
+    parser.add_argument("--dtype", choices=DTYPES, default=plain.dtype, help="of products, on all sides")
     parser.add_argument("--remat", action="store_true", help="compute blocks again in the backward pass, on all sides")
     return parser.parse_args(arguments)
 
@@ -185,10 +186,10 @@ def against_roof(work: Work, mine: Ours, seconds: list[float], rate: float) -> d
     """Return the figures of our side from the `seconds` of all updates, and of a roof of `rate` operations a second."""
     from research.train.peaks import peak_of
 
-    median = statistics.median(seconds)
-    row = {**speed(work, seconds), "flops": mine.flops, "roof": round(rate), "fraction": round(mine.flops / median / rate, 3)}
+    done = mine.flops / statistics.median(seconds)
+    row = {**speed(work, seconds), "flops": mine.flops, "roof": round(rate), "fraction": round(done / rate, 3)}
     if peak := peak_of(mine.device, work.dtype):
-        row["mfu"] = round(mine.flops / median / peak, 3)
+        row["mfu"] = round(done / peak, 3)
     return row
 
 

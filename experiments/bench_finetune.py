@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--peer", choices=("none", "torch"), default="none", help="torch: transformers' own Trainer")
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each, in alternation; the median counts")
     parser.add_argument("--steps", type=int, default=20, help="updates of a run")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products, on both sides")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products, on both sides")
     options = parser.parse_args()
     makers = {"packed": ours(ROWS, 16, options.dtype), "padded": ours(SENTENCES, 1, options.dtype)}
     if options.peer == "torch":

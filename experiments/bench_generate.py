@@ -43,9 +43,8 @@ def main() -> None:
             timed = {who: functools.partial(turns.seconds, make, prompts) for who, make in makers.items()}
             seconds = turns.alternate(timed, options.rounds)
             row = {"preset": options.preset, "batch": batch, "prompt": PROMPT, "new": NEW}
-            row |= {
-                f"{who}_tokens_per_s": round(batch * NEW / statistics.median(times), 1) for who, times in seconds.items()
-            }
+            for who, times in seconds.items():
+                row[f"{who}_tokens_per_s"] = round(batch * NEW / statistics.median(times), 1)
             row |= {"spread": {who: turns.spread(times) for who, times in seconds.items()}}
             if len(makers) > 1:
                 row["ratio"] = round(turns.ratio(seconds["tercet"], seconds["transformers"]), 2)

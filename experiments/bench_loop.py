@@ -2,13 +2,13 @@
 
 Command:  python -m experiments.bench_loop [overhead] [loader] [start] [memory] [use] [--objective clm] [--rounds 3] ...
 Cost:     on two cores 15 minutes in all: `overhead` a minute and a half a round, `start` 4 minutes, the others less.
-Parts:    overhead: the real `train`, with its log, progress and asynchronous checkpoints (a row every 10 steps, one
-          checkpoint every 20), over its own bare step on rows that are there already, in turns. The aim is at most 1.02.
+Parts:    overhead: the real `train`, with its log, progress and asynchronous checkpoints (a row every 10 steps, a
+          checkpoint every 20), over its own bare step on rows that are there already. The aim is at most 1.02.
           loader: assembly of batches from a memory-mapped corpus. The aim is 10 million tokens a second.
           start: seconds from the command line to the first logged step of the demo's models: `first` with nothing kept,
           `cold` with the text prepared and no compiled program, `warm` with both. The aim is 10 s.
-          memory: bytes that XLA reserves for a causal step at a vocabulary of 50,257 over those at 8,192, apart from the
-          table with its gradient and both moments. The aim is at most 1.15.
+          memory: bytes that XLA reserves for a causal step at a vocabulary of 50,257 over those at 8,192, apart from
+          the table with its gradient and both moments. The aim is at most 1.15.
           use: evaluation and greedy generation over training, in tokens a second. The aim is 1 or better.
 Source:   pydocs, the text of this Python's own documentation; `memory` and `use` take random tokens. The model and the
           batch are those of experiments/bench.py.
@@ -34,11 +34,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from experiments import turns
-from experiments.bench import ours, positive
+from experiments.bench import DTYPES, ours, positive
 from experiments.work import FAMILIES, Work, rows_of, run_of, vocabulary_of
 from research.types import UserError
 
-LOGGED, SAVED, STEPS = 10, 20, 50  # a row every 10 steps, a checkpoint every 20; steps between the first and last row count
+LOGGED, SAVED, STEPS = 10, 20, 50  # steps between rows and between checkpoints, and in all; the first row begins
 BATCHES = 512  # that the loader assembles
 DEMO = ("mlm_pydocs", "clm_pydocs", "span_pydocs")
 SMALL, LARGE = 8192, 50257  # vocabularies whose memory is compared
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
     parser.add_argument("--objective", choices=[*FAMILIES], default="clm", help="of overhead, loader and use")
     parser.add_argument("--batch", type=positive, default=Work("clm").batch, help="rows of a step")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of products")
     parser.add_argument("--rounds", type=positive, default=3, help="turns of each")
     options = parser.parse_args()
     work = Work(options.objective, batch=options.batch, dtype=options.dtype)
@@ -100,13 +100,13 @@ def overhead(work: Work, rounds: int) -> Iterator[dict[str, Any]]:
 
     def bare() -> float:
         nonlocal state
-        for step in range(LOGGED + STEPS):
+        for step in range(STEPS):
             if step == LOGGED:
                 jax.block_until_ready(state)
                 started = time.perf_counter()
             state, _ = session.trainer.update(state, record)
         jax.block_until_ready(state)
-        return (time.perf_counter() - started) / STEPS
+        return (time.perf_counter() - started) / (STEPS - LOGGED)
 
     def looped() -> float:
         with tempfile.TemporaryDirectory() as name:
@@ -132,7 +132,12 @@ def loader(work: Work, rounds: int) -> Iterator[dict[str, Any]]:
     session = open_session(real_run(work, STEPS))
     shape = session.training.batch(0)["tokens"].shape
     steps = itertools.count()
-    seconds = [turns.seconds(lambda: [session.training.batch(next(steps)) for _ in range(BATCHES)]) for _ in range(rounds)]
+
+    def assemble() -> None:
+        for _ in range(BATCHES):
+            session.training.batch(next(steps))
+
+    seconds = [turns.seconds(assemble) for _ in range(rounds)]
     yield {
         "tokens_per_s": round(BATCHES * math.prod(shape) / statistics.median(seconds)),
         "spread": turns.spread(seconds),
@@ -164,9 +169,10 @@ def first_step(experiment: str, folder: pathlib.Path, environment: dict[str, str
     from research.report import logs
 
     file = pathlib.Path(__file__).parent / f"{experiment}.py"
-    command = [sys.executable, "-m", "research", "train", str(file), "--steps", "1", "--log-every", "1", "--out", str(folder)]
+    arguments = ["train", str(file), "--steps", "1", "--log-every", "1", "--out", str(folder)]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "research", *arguments]
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
         try:
             while True:

@@ -1,4 +1,4 @@
-"""How many floating-point operations a second this machine does in matrix products: the roof over any step of training."""
+"""How many operations a second this machine does in matrix products: the roof over any step of training."""
 
 from __future__ import annotations
 

@@ -103,8 +103,8 @@ def spans_of(source: int, target: int) -> tuple[SpanCorruption, int]:
     spans = max(1, round((target - 1) / 4))  # a span's tokens are hidden, and a sentinel stands for it on both sides
     hidden = target - 1 - spans
     row = source - 1 + hidden - spans
-    if not 1 <= spans <= hidden < row:
-        raise UserError(f"no spans turn a row into {source} and {target} tokens: give targets from 3 to about the length")
+    if not spans <= min(hidden, row - hidden):
+        raise UserError(f"no spans turn a row into {source} and {target} tokens: give at least 3 targets, or fewer")
     return SpanCorruption(density=hidden / row, mean_span=hidden / spans), row
 
 
@@ -115,7 +115,8 @@ def vocabulary_of(work: Work) -> Vocabulary:
         UserError: There is no room for it.
     """
     if work.vocabulary <= SPECIAL + SENTINELS:
-        raise UserError(f"a vocabulary of {work.vocabulary} has no ordinary token: give more than {SPECIAL + SENTINELS}")
+        least = SPECIAL + SENTINELS + 1
+        raise UserError(f"a vocabulary of {work.vocabulary} has no ordinary token: give {least} or more")
     ids = np.arange(work.vocabulary, dtype=np.int32)
     sentinels = ids[: -SENTINELS - 1 : -1]
     special = (ids < SPECIAL) | (ids >= sentinels[-1])
