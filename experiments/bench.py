@@ -107,14 +107,17 @@ def ours(work: Work) -> Ours:
     import jax
 
     from research.config import Mesh
-    from research.train import flops
-    from research.train.session import keep_compiled
+    from research.train import flops, heap
+    from research.train.session import keep_compiled, keep_freed, memory_estimate
     from research.train.sharding import create_mesh
     from research.train.step import trainer
 
     run = run_of(work)
+    heap.share()
     keep_compiled()
-    made = trainer(run, vocabulary_of(work), create_mesh(Mesh(data=1)))
+    mesh = create_mesh(Mesh(data=1))
+    keep_freed(memory_estimate(run, mesh))
+    made = trainer(run, vocabulary_of(work), mesh)
     rows = rows_of(work, run)
     state = made.initialize()
     done = 0

@@ -74,8 +74,7 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
     run = with_labels(run, prepared)
     run = with_vocabulary(run, prepared.vocabulary, "the tokenizer trained on this text")
     estimate = memory_estimate(run, devices)
-    if jax.default_backend() == "cpu":
-        heap.keep(estimate.total * estimate.sharing, memory.available())
+    keep_freed(estimate)
     training = rows_of(run, prepared, "train")
     run = with_steps(run, training, recorded)
     if run.minutes:
@@ -105,6 +104,12 @@ def keep_compiled() -> None:
             flags = platform.processor()
         jax.config.update("jax_compilation_cache_dir", str(cache.root() / "compiled" / cache.fingerprint(flags)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def keep_freed(estimate: memory.Estimate) -> None:
+    """Keep the memory that steps on the CPU free, where there is enough of it (see `heap`)."""
+    if jax.default_backend() == "cpu":
+        heap.keep(estimate.total * estimate.sharing, memory.available())
 
 
 def memory_estimate(run: Run, mesh: jax.sharding.Mesh) -> memory.Estimate:
