@@ -27,11 +27,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import peer, turns
 from experiments.work import FAMILIES, Work, rows_of, run_of, vocabulary_of
 from research.types import UserError
+
+if TYPE_CHECKING:
+    from research.config import Run
+    from research.train.step import Trainer
 
 DTYPES = ("float32", "bfloat16")
 WARM_UP = 2  # updates, of which the first compiles
@@ -63,7 +67,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the options."""
-    plain = Work("mlm")
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--objective", choices=[*FAMILIES], help="one of them alone")
     parser.add_argument("--json", action="store_true", help="lines of JSON alone, without the table")
@@ -71,12 +74,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peer", nargs="+", default=[], help=f"{known}; or NAME=COMMAND that prints step_s as JSON")
     parser.add_argument("--rounds", type=positive, default=5, help="turns of each program")
     parser.add_argument("--steps", type=positive, default=5, help="timed updates in a turn")
+    add_sizes(parser)
+    return parser.parse_args(arguments)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Add the fields of `Work`, its objective apart, as options."""
+    plain = Work("mlm")
     for name in ("batch", "length", "vocabulary", "width", "layers", "heads"):
         parser.add_argument(f"--{name}", type=positive, default=getattr(plain, name), help=f"{getattr(plain, name):,}")
     parser.add_argument("--targets", type=positive, default=0, help="of a row of seq2seq; a quarter of --length")
     parser.add_argument("--dtype", choices=DTYPES, default=plain.dtype, help="of products, on all sides")
     parser.add_argument("--remat", action="store_true", help="compute blocks again in the backward pass, on all sides")
-    return parser.parse_args(arguments)
 
 
 def positive(text: str) -> int:
@@ -90,6 +99,28 @@ def work_of(options: argparse.Namespace, objective: str) -> Work:
     """Return the work that the options name."""
     fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(Work)}
     return Work(**{**fields, "objective": objective})
+
+
+def settle(work: Work) -> None:
+    """Set this process up as a session of training would."""
+    from research.config import Mesh
+    from research.train import heap
+    from research.train.session import keep_compiled, keep_freed, memory_estimate
+    from research.train.sharding import create_mesh
+
+    heap.share()
+    keep_compiled()
+    keep_freed(memory_estimate(run_of(work), create_mesh(Mesh(data=1))))
+
+
+def trainer_of(work: Work) -> tuple[Run, Trainer]:
+    """Return the run of `work`, and the functions that it compiles for one device."""
+    from research.config import Mesh
+    from research.train.sharding import create_mesh
+    from research.train.step import trainer
+
+    run = run_of(work)
+    return run, trainer(run, vocabulary_of(work), create_mesh(Mesh(data=1)))
 
 
 class Ours(NamedTuple):
@@ -106,18 +137,10 @@ def ours(work: Work) -> Ours:
     """Return the real step of training on rows of random tokens, compiled and warm."""
     import jax
 
-    from research.config import Mesh
-    from research.train import flops, heap
-    from research.train.session import keep_compiled, keep_freed, memory_estimate
-    from research.train.sharding import create_mesh
-    from research.train.step import trainer
+    from research.train import flops
 
-    run = run_of(work)
-    heap.share()
-    keep_compiled()
-    mesh = create_mesh(Mesh(data=1))
-    keep_freed(memory_estimate(run, mesh))
-    made = trainer(run, vocabulary_of(work), mesh)
+    settle(work)
+    run, made = trainer_of(work)
     rows = rows_of(work, run)
     state = made.initialize()
     done = 0

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from experiments import turns
-from experiments.bench import DTYPES, ours, positive
+from experiments.bench import DTYPES, ours, positive, trainer_of
 from experiments.work import FAMILIES, Work, rows_of, run_of, vocabulary_of
 from research.types import UserError
 
@@ -208,12 +208,7 @@ def reserved(work: Work, compiler_options: dict[str, Any] | None = None) -> int:
     """Return the bytes that XLA reserves for one update: its arguments, and all that it needs while it runs."""
     import jax
 
-    from research.config import Mesh
-    from research.train.sharding import create_mesh
-    from research.train.step import trainer
-
-    run = run_of(work)
-    made = trainer(run, vocabulary_of(work), create_mesh(Mesh(data=1)))
+    run, made = trainer_of(work)
     record = rows_of(work, run).batch(0)
     described = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in record.items()}
     found = made.update.lower(made.shapes, described).compile(compiler_options).memory_analysis()
@@ -228,21 +223,16 @@ def tables(work: Work) -> int:
 
 def use(work: Work, rounds: int) -> Iterator[dict[str, Any]]:
     """Yield the tokens a second of training, evaluating and, where the model writes, generating."""
-    from research.config import Mesh
     from research.generate.decoding import Prompt, generate
     from research.generate.settings import Decoding
     from research.train.evaluate import evaluator
-    from research.train.sharding import create_mesh
-    from research.train.step import trainer
 
-    run = run_of(work)
-    words = vocabulary_of(work)
-    made = trainer(run, words, create_mesh(Mesh(data=1)))
+    training = ours(work)
+    run, made = trainer_of(work)
     rows = rows_of(work, run)
     state = made.initialize()
     params = made.merge(state.trainable, state.frozen)
-    evaluate = evaluator(run, words, made)
-    training = ours(work)
+    evaluate = evaluator(run, vocabulary_of(work), made)
     lengths = run.objective.lengths(run.data.length)
     made_tokens = lengths.target if work.objective == "seq2seq" else work.length - PROMPT
     texts = rows.take(0, work.batch)["tokens"]
