@@ -95,7 +95,8 @@ def test_nothing_unsafe_and_nothing_sprawling(file):
     roots = {name.split(".")[0] for name in imports(file)}
     assert not roots & {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
     assert not any(name.startswith("flax.nnx") for name in imports(file))  # it crashes on a jax that we support
-    assert not re.search(r"trust_remote_code\s*=\s*True|yaml\.load\(|torch\.load\(|allow_pickle\s*=\s*True", file.read_text())
+    # torch.load({ is in a message that tells how to convert a pickled file
+    assert not re.search(r"trust_remote_code\s*=\s*True|yaml\.load\(|torch\.load\((?!\{)|allow_pickle\s*=\s*True", file.read_text())
     assert len(file.read_text().splitlines()) <= 500
     assert file.stem not in ("utils", "helpers", "misc", "common")
 
