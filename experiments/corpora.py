@@ -1,12 +1,12 @@
 """The corpora of the published recipes as the hub holds them today, in formats that need no code to be read.
 
-A corpus is fetched, cleaned and tokenized once, into `TERCET_CACHE`: about 5 bytes a token beside the text itself. For
-text of your own, name a folder: `--data.sources.0.path FOLDER`.
+A corpus is fetched, cleaned and tokenized once, into `TERCET_CACHE`: about 5 bytes a token beside the text itself.
+For text of your own, name a folder: `--data.sources.0.path FOLDER`.
 """
 
 from research.data.sources import Source
 
-HELD_OUT = 0.0005  # of the documents where there is no validation split, the share that nanoGPT holds out of OpenWebText
+HELD_OUT = 0.0005  # of documents, where there is no validation split: what nanoGPT holds out of OpenWebText
 
 
 def wikipedia(weight: float = 1.0) -> Source:

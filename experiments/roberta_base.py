@@ -7,10 +7,10 @@ Source:   Liu et al. (2019), "RoBERTa: A Robustly Optimized BERT Pretraining App
           (0.9, 0.98), epsilon 1e-6, decay 0.01, no clipping, linear after a warm-up of 24,000; dropout 0.1; 15 %
           masked, 80/10/10, masks drawn anew; byte-level BPE of 50,265. Its code (fairseq, optim/adam.py) decays every
           parameter.
-Differs:  rows are packed full and cut at tokens rather than at sentences, so they need not begin with <s>, and a document
-          is <s> ... </s> where theirs have an extra </s> between them; of the 160 GB, STORIES is not to be had, and
-          C4's news stand for CC-News: English Wikipedia and BookCorpus (16 GB there), OpenWebText (38) and news (76)
-          are mixed by the paper's sizes; products in bfloat16, where theirs were in float16.
+Differs:  rows are packed full and cut at tokens rather than at sentences, so they need not begin with <s>, and a
+          document is <s> ... </s> where theirs have an extra </s> between them; of the 160 GB, STORIES is not to be
+          had, and C4's news stand for CC-News: English Wikipedia and BookCorpus (16 GB there), OpenWebText (38) and
+          news (76) are mixed by the paper's sizes; products in bfloat16, where theirs were in float16.
 """
 
 from experiments import corpora, local

@@ -16,19 +16,19 @@ from research.commands.arguments import switch, take
 from research.commands.train import INTERRUPTED, experiment_of
 from research.types import UserError
 
-USAGE = """usage: python -m research launch --slurm EXPERIMENT [--FLAG VALUE ...] [--FIELD VALUE ...] [--out FOLDER] [--submit]
+USAGE = """usage: python -m research launch --slurm EXPERIMENT [--FLAG VALUE ...] [--FIELD VALUE ...] [--submit]
        python -m research launch --kubernetes EXPERIMENT ...
        python -m research launch --skypilot EXPERIMENT ...
 
-Write the run as an sbatch script, as a JobSet of Kubernetes (GPUs, or GKE's TPUs), or as a task of SkyPilot, on standard
-output. Interrupted at the end of its time, or when machines are taken away, the job is begun again and goes on.
---submit: send it as well, by sbatch, kubectl or sky. --out FOLDER: where the run is kept, on a disk that all machines see.
---allow-changes: as for train. --FIELD: any field of the experiment, as for train.
+Write the run as an sbatch script, as a JobSet of Kubernetes (GPUs, or GKE's TPUs), or as a task of SkyPilot, on
+standard output. Interrupted at the end of its time, or when machines are taken away, the job is begun again, and the
+run goes on. --submit: send it as well, by sbatch, kubectl or sky. --FIELD: any field of the experiment, as for train;
+so are --out FOLDER, on a disk that all machines see, and --allow-changes.
 
 python -m research launch --slurm --help (--kubernetes, --skypilot) shows the flags of each."""
 
-DESCRIPTION = """Write a run for {system}: {what} --submit, --out FOLDER and --allow-changes, and every field of the experiment
-are given as for train. Flags:"""
+DESCRIPTION = """Write a run for {system}: {what} --submit sends it. Every field of the experiment, --out FOLDER and
+--allow-changes are given as for train. Flags:"""
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     cluster = overrides.parse(cluster, own)
     cluster.check()
     if submit and shutil.which(cluster.submit[0]) is None:
-        raise UserError(f"{cluster.submit[0]} is not on this machine: leave --submit out, and send the job from where it is")
+        raise UserError(f"{cluster.submit[0]} is not on this machine: leave out --submit, and send it from where it is")
     run, words = of_run(experiment, rest, cluster)
     if not run.save_every:
         print("note: save_every is 0: of a machine that fails without warning, the whole run is lost", file=sys.stderr)
@@ -144,7 +144,8 @@ def _refuse_near(path: str, cluster: Any) -> None:
     flag = "--" + path.replace("_", "-")
     others = [f"--{system}" for system, other in SYSTEMS.items() if path in overrides.fields(other())]
     if others:
-        raise UserError(f"{flag} is a flag of {' and '.join(others)}, not of --{type(cluster).__name__.lower()}: leave it out")
+        here = type(cluster).__name__.lower()
+        raise UserError(f"{flag} is a flag of {' and '.join(others)}, not of --{here}: leave it out")
     if near := difflib.get_close_matches(path, overrides.fields(cluster), n=1, cutoff=0.75):
         raise UserError(f"unknown flag {flag}: did you mean --{near[0].replace('_', '-')}?")
 

@@ -45,8 +45,8 @@ class Kubernetes:
     image: str = ""
     """Container image."""
     claim: str = ""
-    """PersistentVolumeClaim that holds runs and caches: ReadWriteMany where there are several pods. A pod's own disk ends
-    with the pod."""
+    """PersistentVolumeClaim that holds runs and caches: ReadWriteMany where there are several pods. A pod's own disk
+    ends with the pod."""
     mount: str = "/mnt/tercet"
     """Where the claim is mounted."""
     nodes: int = 1
@@ -117,8 +117,8 @@ class Kubernetes:
             metadata["labels"] = {"kueue.x-k8s.io/queue-name": self.queue}
         if self.tpu:  # a slice is one node pool, and no other job may take hosts of it
             metadata["annotations"] = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
-        # Status 75 is the pod's word that all is saved: begun again as often as it takes. Pods of before must be gone by
-        # then, as they write to the same folder.
+        # Status 75 is the pod's word that all is saved: it is begun again as often as it takes. Pods of before must be
+        # gone by then, as they write to the same folder.
         failures = {
             "maxRestarts": self.restarts,
             "restartStrategy": "BlockingRecreate",
@@ -194,5 +194,5 @@ class Kubernetes:
 
 
 def literal(word: str) -> str:
-    """Return `word` so that Kubernetes, which reads $(NAME) in a command as a variable, and $$ as $, gives it as it is."""
+    """Return `word` as Kubernetes must be told it, which reads $(NAME) in a command as a variable, and $$ as $."""
     return re.sub(r"\$(?=[$(])", "$$$$", word)

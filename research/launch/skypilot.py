@@ -7,7 +7,18 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from research.launch.work import PORT, Work, check_counts, check_plain, command, explicit, header, label, manifest, required
+from research.launch.work import (
+    PORT,
+    Work,
+    check_counts,
+    check_plain,
+    command,
+    explicit,
+    header,
+    label,
+    manifest,
+    required,
+)
 from research.types import UserError
 
 BUCKETS = ("s3://", "gs://", "r2://", "oci://", "cos://", "https://")

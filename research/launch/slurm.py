@@ -18,9 +18,9 @@ SCRIPT = """\
 {header}
 {directives}
 {setup}
-# Slurm tells the processes, and not this script, {grace} s before the time is over: they save and end with status {again},
-# which asks for the same command again. Where this script is told too, the job was cancelled, or preempted, in which case
-# Slurm itself begins it again.
+# {grace} s before the time is over Slurm tells the processes, and not this script: they save and end with status {again},
+# which asks for the same command again. Where this script is told too, the job was cancelled, or preempted, in which
+# case Slurm itself begins it again.
 told=
 trap 'told=yes' TERM
 srun --kill-on-bad-exit=0 {command}
@@ -45,7 +45,7 @@ class Slurm:
     memory: str = ""
     """Memory a machine, such as 400G; empty: what the cluster gives."""
     time: str = "24:00:00"
-    """Longest time of one start, as sbatch spells it: minutes, HH:MM:SS or D-HH:MM:SS. The job is begun again after it."""
+    """Longest time of one start, as sbatch spells it: minutes, HH:MM:SS or D-HH:MM:SS; then the job is begun again."""
     grace: int = 300
     """Seconds before the end of the time at which the run is told to save."""
     partition: str = ""

@@ -45,7 +45,7 @@ def check_words(words: Iterable[str]) -> None:
     """
     for word in words:
         if not word.isprintable():
-            raise UserError(f"{word!r} has a character that cannot be printed: leave it out, or set it in the experiment")
+            raise UserError(f"{word!r} has a character that cannot be printed: set such a field in the experiment")
 
 
 def check_counts(cluster: Any, **least: int) -> None:
@@ -59,8 +59,8 @@ def check_plain(cluster: Any, *names: str) -> None:
     """Raise a UserError where a field of `cluster` is not one word of letters, digits and a few marks."""
     for name in names:
         value = getattr(cluster, name)
-        if value and not re.fullmatch(r"[\w.,:@%+=/\[\]*()-]+", value, re.ASCII):
-            raise UserError(f"--{name} is {value!r}: it must be one word of letters, digits and . , : @ % + = / - [ ] * ( )")
+        if value and not re.fullmatch(r"[\w.,:@%+=/-]+", value, re.ASCII):
+            raise UserError(f"--{name} is {value!r}: it must be one word of letters, digits and _ . , : @ % + = / -")
 
 
 def required(cluster: Any, name: str, why: str) -> None:

@@ -63,9 +63,10 @@ def create(
     With a layer_decay that rate is each layer's own (see `layer_rates`), for which `arch` must be given.
 
     AdamW: Loshchilov and Hutter (2019); Adafactor: Shazeer and Stern (2018), with absolute steps, or with relative ones
-    (section 8) by parameter_scale; Lion: Chen et al. (2023); Muon: Jordan et al. (2024), with updates scaled to an RMS of 0.2 (Liu et al., 2025,
-    section 2.2) so that one learning rate serves its matrices and AdamW's other parameters alike. Decay stands outside
-    the rules because optax's own aliases disagree on it: `adafactor` adds it after the learning rate.
+    (section 8) by parameter_scale; Lion: Chen et al. (2023); Muon: Jordan et al. (2024), with updates scaled to an RMS
+    of 0.2 (Liu et al., 2025, section 2.2) so that one learning rate serves its matrices and AdamW's other parameters
+    alike. Decay stands outside the rules because optax's own aliases disagree on it: `adafactor` adds it after the
+    learning rate.
     """
     if config.name == "adamw":
         direction = optax.scale_by_adam(config.b1, config.b2, config.epsilon)

@@ -75,7 +75,8 @@ def test_a_recipe_has_the_published_numbers(name, local):  # noqa: F811
 
 @recipes
 def test_it_runs_on_one_device_and_on_eight(name, local):  # noqa: F811
-    text = " ".join(ast.get_docstring(ast.parse(file_of(name).read_text())).split("Devices:")[1].split("Source:")[0].split())
+    text = ast.get_docstring(ast.parse(file_of(name).read_text()))
+    text = " ".join(text.split("Devices:")[1].split("Source:")[0].split())
     assert "--mesh.data 8" in text
     eight = [int(parts) for parts in re.findall(r"add `--mesh.data 8 --microbatches (\d+)`", text)] or [1]
     for run in phases(name):
@@ -133,7 +134,8 @@ def test_a_recipe_trains_at_reduced_size(name, local, tmp_path, monkeypatch):  #
     assert [row["step"] for row in rows] == list(range(1, 21))
     assert rows[-1]["loss"] < rows[0]["loss"]
     if len(ends) == 2:
-        assert [row["learning_rate"] for row in rows[5:]] == pytest.approx([0.01 * n / 15 for n in range(15, 0, -1)], rel=1e-3)
+        line = [0.01 * n / 15 for n in range(15, 0, -1)]
+        assert [row["learning_rate"] for row in rows[5:]] == pytest.approx(line, rel=1e-3)
 
 
 def replaced(words, others):

