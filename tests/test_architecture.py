@@ -74,7 +74,7 @@ def test_the_picture_is_the_design():
         ["commands"],
         ["train"],
         ["generate"],
-        ["tasks", "interop"],
+        ["tasks", "interop", "launch"],
         ["config"],
         ["models", "objectives", "data", "report"],
         ["types", "keys"],
@@ -82,7 +82,16 @@ def test_the_picture_is_the_design():
 
 
 @pytest.mark.parametrize(
-    "module", ["research", "research.config", "research.commands.main", "research.commands.train", "research.report"]
+    "module",
+    [
+        "research",
+        "research.config",
+        "research.commands.main",
+        "research.commands.train",
+        "research.commands.launch",
+        "research.launch",
+        "research.report",
+    ],
 )
 def test_configuration_imports_nothing_heavy(module):
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"

@@ -47,6 +47,9 @@ def check(run: Run, resolved: bool = False) -> None:
     _not_negative(run.schedule, "warmup", "floor", of="schedule.")
     if not 0 < run.optimizer.layer_decay <= 1:
         raise UserError(f"optimizer.layer_decay is {run.optimizer.layer_decay}: it must be above 0 and at most 1")
+    if run.optimizer.parameter_scale and run.optimizer.name != "adafactor":
+        name = run.optimizer.name
+        raise UserError(f"optimizer.parameter_scale is for adafactor, and optimizer.name is {name}: set it to False")
     _check_adapter(run.adapter)
     _not_negative(run.loss, "z_loss", of="loss.")
     if run.seed >= 2**32:

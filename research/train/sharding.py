@@ -19,6 +19,7 @@ from research.train import paths
 from research.types import UserError
 
 P = PartitionSpec
+AXES = ("data", "fsdp", "tensor")
 
 # First match wins; anything else is replicated. Optimizer moments carry the path of their parameter at the end of
 # their own, so the same table places them.
@@ -50,18 +51,28 @@ def create_mesh(config: Mesh, devices: list[jax.Device] | None = None) -> jax.sh
         UserError: The mesh needs more devices than there are.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = (config.data, config.fsdp, config.tensor)
+    shape = sizes(config, len(devices), f" ({devices[0].platform})")
+    grid = np.asarray(devices[: math.prod(shape)]).reshape(shape)
+    return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def sizes(config: Mesh, count: int, where: str = "") -> tuple[int, int, int]:
+    """Return how many ways data, fsdp and tensor are split over at most `count` devices, which need not exist.
+
+    Raises:
+        UserError: A size is below 1, or the mesh needs more devices than `count`; `where` says which these are.
+    """
     if min(config.fsdp, config.tensor) < 1 or config.data < 0:
-        raise UserError(f"mesh {sizes} has a size below 1: only mesh.data may be 0, for all devices left")
+        asked = (config.data, config.fsdp, config.tensor)
+        raise UserError(f"mesh {asked} has a size below 1: only mesh.data may be 0, for all devices left")
     rest = config.fsdp * config.tensor
-    data = config.data or max(1, len(devices) // rest)
-    if data * rest > len(devices):
+    data = config.data or max(1, count // rest)
+    if data * rest > count:
         raise UserError(
             f"mesh.data {data} x mesh.fsdp {config.fsdp} x mesh.tensor {config.tensor} needs {data * rest} devices, "
-            f"but there are {len(devices)} ({devices[0].platform}): lower them, or set mesh.data 0 for all that are left"
+            f"but there are {count}{where}: lower them, or set mesh.data 0 for all that are left"
         )
-    grid = np.asarray(devices[: data * rest]).reshape(data, config.fsdp, config.tensor)
-    return jax.sharding.Mesh(grid, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    return data, config.fsdp, config.tensor
 
 
 def check_batch(batch_size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:
