@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 Fields are those of the configuration, whole (optimizer.learning_rate) or as short as is plain (learning_rate). Runs
 that differ by their seed alone are one cell. Scores are what `evaluate RUN --split test` kept in the run's folder.
 
---out takes table (.tex, .md, .csv), figures (.pdf, .png), statistics.json, provenance (.tex, .md, .json),
+--out takes table (.tex, .md, .csv), figures (.pdf, .png), statistics and provenance (.tex, .md, .json),
 references.bib, licences (.tex, .md), and index.html, which shows all of it."""
 
 

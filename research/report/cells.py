@@ -115,7 +115,7 @@ def key(run: Logged, paths: Sequence[str]) -> Key:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list) else repr(value) if isinstance(value, dict) else value
 
 
 def arrange(
@@ -137,12 +137,15 @@ def arrange(
         spread: Standard deviation over seeds; or the 95 % bootstrap interval over seeds, over units of one run.
 
     Raises:
-        UserError: A field or score is unknown; or runs of one cell differ in more than their seed, or not at all.
+        UserError: A field or score is unknown, or a field is row and column; or runs of one cell differ in more than
+            their seed, or not at all.
     """
-    columns = [fields.find(name, runs) for name in columns]
-    rows = [fields.find(name, runs) for name in rows] or [p for p in fields.telling(runs) if p not in columns]
-    rows = rows or ["name"]
-    scores = list(scores) or default_scores(runs)
+    columns = list(dict.fromkeys(fields.find(name, runs) for name in columns))
+    rows = list(dict.fromkeys(fields.find(name, runs) for name in rows))
+    if both := [path for path in rows if path in columns]:
+        raise UserError(f"{both[0]} is both in --rows and in --columns: leave it out of one")
+    rows = rows or [path for path in fields.telling(runs) if path not in columns] or ["name"]
+    scores = list(dict.fromkeys(scores)) or default_scores(runs)
     _check_scores(scores, runs, split)
     row_keys, column_keys = _ordered([key(run, rows) for run in runs]), _ordered([key(run, columns) for run in runs])
     grid = Grid(rows, columns, split, scores, spread, row_keys, column_keys, list(runs), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ def pictures(grid: Grid, score: str, against: str) -> list[Picture]:
         def to(path: pathlib.Path) -> None:
             draw(panels, path, called, *settings)
 
-        return Picture(f"{kind}-{score}", f"{called} {caption}", to if panels else None, reason)
+        return Picture(f"{kind}-{re.sub(r'[^A-Za-z0-9_.]', '_', score)}", f"{called} {caption}", to if panels else None, reason)
 
     spread = "lines: standard deviation over seeds" if grid.interval == "sd" else "lines: 95 % bootstrap intervals"
     on = f"on the {grid.split} split"

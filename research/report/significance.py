@@ -144,9 +144,11 @@ def table(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
         line.append(Text(ABSENT, why) if each.p is None else Text(_p(each.p), bold=each.p < LEVEL))
         same = notes.letter("all differences are the same") if test.effect is None else ""
         rows.append([*line, Text(ABSENT, same) if same else Text(f"{test.effect:.2f}")])
-    heads = ["model", "best", "of", "over", "difference [95 %]", "p (bootstrap)", "p (permutation)", "p (Holm)", "d"]
+    if not comparisons:
+        said = "There are no two scores of one column to test."
+    heads = ["model", "best", "of", "over", "difference [95 %]", "p bootstrap", "p permuted", "p Holm", "d"]
     said = "Differences of perplexity are of the loss (nats), but over seeds; "
-    said += f"d: paired Cohen's d; bold: p < {LEVEL:g}."
+    said += f"those of several seeds are averaged first; d: paired Cohen's d; bold: p < {LEVEL:g}."
     if any(each.test and each.test.block > 1 for each in comparisons):
         said += " Neighbours in a text are not independent: tests resample and swap blocks of them."
     reasons = [(letter, reason) for reason, letter in notes.letters.items()]
@@ -154,4 +156,4 @@ def table(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
 
 
 def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"{p:.3f}" if p >= 0.001 else "<\u00a00.001"

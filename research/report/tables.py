@@ -187,6 +187,10 @@ def _said(grid: Grid, comparisons: Sequence[Comparison]) -> list[tuple[str, str]
         what = "underlined: not significantly worse" if tied else "all others tested are significantly worse"
         said.append(f"{what} (paired permutation test over {over}, Holm-corrected, p {'≥' if tied else '<'} {LEVEL:g})")
     found = [("", _sentence("; ".join(said)))] if said else []
+    corrupted = {str(run.objective.get("name")).replace("_", " ") for cell in cells for run in cell.scored} - {"causal"}
+    if corrupted and "perplexity" in grid.scores:
+        names = ", ".join(sorted(corrupted))
+        found.append(("", f"Perplexity under {names} is of the tokens that are predicted, not of a whole text."))
     for reason in dict.fromkeys(each.reason for each in comparisons if each.reason):
         rows = [grid.row_names[each.cell.row] for each in comparisons if each.reason == reason]
         what = "Not tested" if len(rows) == len(comparisons) else f"Not tested: {', '.join(dict.fromkeys(rows))}"

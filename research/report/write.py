@@ -12,6 +12,7 @@ from research.report.markdown import markdown
 from research.report.tables import Table
 
 LICENCE_WIDTHS = [0.24, 0.12, 0.29, 0.26]
+STATISTICS_WIDTHS = [0.1, 0.1, 0.09, 0.13, 0.15, 0.085, 0.085, 0.07, 0.045]
 PROVENANCE_WIDTHS = [0.13, 0.17, 0.04, 0.11, 0.1, 0.09, 0.06, 0.11]
 
 
@@ -37,6 +38,7 @@ def write(folder: pathlib.Path, grid: Grid, against: str, known: dict[str, dict[
     _table(folder / "table", main, latex.latex(main))
     (folder / "table.csv").write_text(spreadsheet.as_csv(grid, figures), encoding="utf-8")
     _json(folder / "statistics.json", [each.to_json(grid) for each in tests])
+    _table(folder / "statistics", statistics, latex.long(statistics, STATISTICS_WIDTHS))
     _json(folder / "provenance.json", provenance.provenance(grid, figures))
     _table(folder / "provenance", origins, latex.long(origins, PROVENANCE_WIDTHS))
     _table(folder / "licences", terms, latex.long(terms, LICENCE_WIDTHS))

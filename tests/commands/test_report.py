@@ -11,7 +11,7 @@ from tests.report import made
 from tests.test_architecture import imports
 
 FILES = {
-    "index.html", "table.tex", "table.md", "table.csv", "statistics.json", "provenance.json", "provenance.tex",
+    "index.html", "table.tex", "table.md", "table.csv", "statistics.json", "statistics.tex", "statistics.md", "provenance.json", "provenance.tex",
     "provenance.md", "licences.tex", "licences.md", "references.bib",
     *(f"{kind}-perplexity.{suffix}" for kind in ("curves", "bars", "size", "compute") for suffix in ("pdf", "png")),
 }  # fmt: skip

@@ -129,6 +129,10 @@ def test_scores_of_another_checkpoint_or_text_are_told(tmp_path):
 def test_the_usual_score_of_a_task_is_what_its_best_is_by(tmp_path):
     folder = made.run(tmp_path / "x", objective__name="tagging", best_by="f1", more={"f1": 0.9, "accuracy": 0.95})
     assert arrange(loaded(folder), "test").scores == ["f1"]
+    twice = arrange(loaded(folder), "test", scores=["f1", "accuracy", "f1"], rows=["name", "name"])
+    assert (twice.scores, twice.rows) == (["f1", "accuracy"], ["name"])
+    with pytest.raises(UserError, match="^name is both in --rows and in --columns: leave it out of one$"):
+        arrange(loaded(folder), "test", rows=["name"], columns=["name"])
     with pytest.raises(UserError, match=r"--scores f2: no run has it of its test split: did you mean f1\?"):
         arrange(loaded(folder), "test", scores=["f2"])
 

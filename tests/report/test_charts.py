@@ -79,9 +79,11 @@ def test_bars_and_points(figures, tmp_path):  # noqa: F811
 
 
 def test_curves_can_be_told_apart_in_grey():
-    drawn = [(style(i)["marker"], str(style(i)["linestyle"]), style(i)["color"]) for i in range(36)]
-    assert len(set(drawn)) == 36
-    assert len({(marker, dash) for marker, dash, _ in drawn[:6]}) == 6 == len(MARKERS) == len(DASHES)
+    drawn = [style(i) for i in range(66)]
+    points = [(each["marker"], each["markerfacecolor"] == "white") for each in drawn]
+    assert len(set(points[:22])) == 22 == 2 * len(MARKERS)
+    assert len({(point, str(each["linestyle"])) for point, each in zip(points, drawn, strict=True)}) == 66
+    assert len({str(each["linestyle"]) for each in drawn[:6]}) == 6 == len(DASHES)
 
 
 def test_ticks_and_names_are_readable():

@@ -126,6 +126,12 @@ def test_every_dash_has_its_reason(tmp_path):
         assert all(cell.text for row in table.rows for cell in row)
 
 
+def test_a_perplexity_of_masked_tokens_is_said_to_be_one(tmp_path):
+    masked = made.run(tmp_path / "m", objective={"name": "masked", "rate": 0.15})
+    said = ("", "Perplexity under masked is of the tokens that are predicted, not of a whole text.")
+    assert said in results(grid_of(masked)).notes and said not in results(grid_of(made.run(tmp_path / "c"))).notes
+
+
 def test_a_bootstrap_interval_is_in_the_cell(tmp_path):
     table = results(grid_of(made.run(tmp_path / "a"), spread="bootstrap"))
     assert re.fullmatch(r"99\.48 \[9\d\.\d\d, 10\d\.\d\d\]", table.rows[0][2].text)
