@@ -10,7 +10,7 @@ import numpy as np
 from research.data.batches import Rows
 
 MOST = 100_000  # units kept of a split: a paired test of more would tell no more
-FEW = 40  # documents, of fewer of which a test could tell nothing: blocks of the text are kept instead
+FEW = 20  # documents, of fewer of which a test would tell little: blocks of the text are kept instead
 BLOCK = 64  # tokens
 
 
