@@ -81,7 +81,8 @@ def figures_section(figures: Sequence[tuple[str, pathlib.Path]]) -> str:
 
 def source_section(title: str, source: str) -> str:
     """Return a section of text that is to be copied as it is, folded up."""
-    return f"<section>\n<h2>{html.escape(title)}</h2>\n<details><pre>{html.escape(source)}</pre></details>\n</section>"
+    folded = f"<details class=faint><summary>to copy</summary><pre>{html.escape(source)}</pre></details>"
+    return f"<section>\n<h2>{html.escape(title)}</h2>\n{folded}\n</section>"
 
 
 def notes_section(title: str, lines: Sequence[str]) -> str:
