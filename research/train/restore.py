@@ -220,7 +220,7 @@ class Evaluated(NamedTuple):
 
     scores: dict[str, Any]
     tokens: units.Losses | None  # of every token, where each is predicted from those before it
-    units: dict[str, Any] | None  # losses of documents or rows (see `units`), where tokens are told and they are few
+    units: dict[str, Any] | None  # what documents, rows or examples gave (see `units`), where they are few enough
     fingerprint: str  # of the split's data
     loaded: Loaded | None  # None of an n-gram model
     prepared: Prepared | TaskPrepared
@@ -271,9 +271,12 @@ def evaluated(
     found = evaluator(run, loaded.vocabulary, loaded.trainer)(loaded.params, rows, 0, unigram, gathered)
     scores = {"run": str(folder), "step": loaded.step, "split": split, "rows": rows.count, **found}
     tokens = units.by_token(gathered, rows) if run.objective.likelihood else None
+    answers = gathered.found() if labelled else {}
     if tokens:
         summed = units.by_document(tokens, rows)
+    elif labelled:
+        right = judge.right(run.objective, rows.table.examples, answers)
+        summed = None if right is None else units.by_example(right)
     else:
-        summed = None if labelled or is_task(run) else units.by_row(gathered)
-    answers = gathered.found() if labelled else {}
+        summed = units.by_row(gathered, "example" if is_task(run) else "row")
     return Evaluated(scores, tokens, summed, prepared.parts[split], loaded, prepared, answers)
