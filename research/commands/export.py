@@ -106,7 +106,8 @@ def export_arpa(run: pathlib.Path, folder: pathlib.Path, raw: bool) -> int:
     opened = read_model(str(run))
     model, tokenizer = opened.model, opened.reader.tokenizer
     with whole_folder(folder) as partial:
-        write_arpa(model, tokenizer.convert_ids_to_tokens(list(range(model.size))), partial / "model.arpa")
+        spellings = tokenizer.convert_ids_to_tokens(list(range(model.size)))
+        write_arpa(model, spellings, partial / "model.arpa", tokenizer.unk_token_id)
         save(tokenizer, partial)
     print(f"{model.parameters:,} n-grams of {run} -> {folder}")
     print(f'kenlm.Model("{folder}/model.arpa"), or --arch.arpa {folder}/model.arpa --data.tokenizer.path {folder}')
