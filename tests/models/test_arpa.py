@@ -160,6 +160,9 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.txt").write_text("hello\n")
     with pytest.raises(UserError, match=r"line 2: the file ends here, without \\data\\: this is no ARPA file"):
         read_arpa(tmp_path / "text.txt")
+    (tmp_path / "binary.arpa").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(range(256)))
+    with pytest.raises(UserError, match=r"binary\.arpa, line \d+: the file ends here, without \\data\\: this is no ARPA"):
+        read_arpa(tmp_path / "binary.arpa")
     (tmp_path / "text.gz").write_text("hello\n")
     with pytest.raises(UserError, match="cannot be read on"):
         read_arpa(tmp_path / "text.gz")
