@@ -5,19 +5,22 @@ Command:  TERCET_DATA=... python -m experiments.ladder [RUN ...] --out runs/ladd
           python -m research report runs/ladder/ptb_* --rows name --out report
 Source:   Penn Treebank as Mikolov et al. (2010) split it; Mikolov (2012), table 4.1; Zaremba et al. (2014), section 4.1;
           PyTorch's word language model example. Published figures are in third_party.
+Cost:     n-grams less than a minute each. By their first steps on two busy cores, ptb_nnlm and ptb_rnnlm take 15 minutes,
+          ptb_lstm_small and ptb_transformer 40, ptb_lstm_tied 100, and the three others some 6 hours each.
 
 Trains each run of RUNS, or those that are named, and scores it on the test split: finished ones are not run again, an
-interrupted one goes on. Everyone reads words, a line of text a document that ends in an end-of-line token, which is scored too;
-neural models read the corpus as contiguous streams, transformers as rows. Learning rates of SGD are for means over tokens:
-those that are published for sums over the steps of a row stand here times the steps, and norms of gradients over them.
+interrupted one goes on. Everyone reads words, a line of text a document that ends in an end-of-line token, which is
+scored too; recurrent and feed-forward models read the corpus as contiguous streams. Learning rates of SGD are for means
+over tokens: those that are published for sums over the steps of a row stand here times the steps, and norms of
+gradients over them.
 
 Differs:  PyTorch's example divides its learning rate by 4 after each epoch without a better validation loss. These are
           divided every fourth epoch from the 20th on: as often, as published logs show, but at steps known beforehand.
           Its README told of a test perplexity of 87.17 for `--tied` and its 40 epochs, first on PTB (pull request 104),
-          later on WikiText-2, which the example had come to use: nobody repeated that there, and the figure was removed as
-          PTB's (issue 281). On WikiText-2 the same command gave its users 100.3 and 99.9.
-          Blank lines of WikiText-2, 0.6 % of its published tokens, are no documents, and their ends are easy to tell:
-          with them the perplexity of ptb_kn5's twin is KN5_WITH instead of KN5_WITHOUT, and others fall as much.
+          later on WikiText-2, which the example had come to use: nobody repeated that there, and the figure was removed
+          as PTB's (issue 281). On WikiText-2 the same command gave its users 100.3 and 99.9.
+          Blank lines of WikiText-2, 0.6 % of its published tokens, are no documents here. Their ends are easy to tell:
+          figures that count them are lower.
 """
 
 from __future__ import annotations
@@ -61,8 +64,19 @@ def counted(corpus: Corpus, arch: Ngram) -> Run:
     return Run("", arch, Causal(), data=words(corpus, order="shuffled", length=35))
 
 
-def sgd(corpus: Corpus, arch: Recurrent, rate: float, clip: float, length: int, epochs: int, flat: int, stairs: int, factor: float) -> Run:
-    """Return a run of 20 streams whose learning rate, the same for `flat` epochs, falls `stairs` times in the others."""
+def sgd(
+    corpus: Corpus,
+    arch: Recurrent,
+    *,
+    rate: float,
+    clip: float,
+    length: int,
+    epochs: int,
+    flat: int,
+    stairs: int,
+    factor: float,
+) -> Run:
+    """Return a run of 20 streams whose learning rate, the same for `flat` epochs, falls `stairs` times in the rest."""
     return Run(
         name="",
         arch=arch,
@@ -78,8 +92,9 @@ def sgd(corpus: Corpus, arch: Recurrent, rate: float, clip: float, length: int, 
 
 
 def zaremba(arch: Recurrent, length: int, epochs: int, flat: int, factor: float) -> Run:
-    """Return a run on PTB whose rate of 1 falls with every epoch after the `flat` ones, gradients being clipped at 5."""
-    return sgd(PTB, arch, 1.0 * length, 5.0 / length, length, epochs, flat, epochs - flat, factor)
+    """Return a run on PTB whose rate of 1 falls every epoch after the `flat` ones, gradients being clipped at 5."""
+    falling = {"epochs": epochs, "flat": flat, "stairs": epochs - flat, "factor": factor}
+    return sgd(PTB, arch, rate=1.0 * length, clip=5.0 / length, length=length, **falling)
 
 
 def example(corpus: Corpus) -> Run:
@@ -107,10 +122,10 @@ def adam(arch: FeedForward | Recurrent, rate: float, epochs: float) -> Run:
 
 def attention(corpus: Corpus, width: int, layers: int, mlp_width: int, dropout: float, epochs: float) -> Run:
     """Return a run of a GPT-2 of that shape."""
-    arch = replace(preset("gpt2-nano"), width=width, layers=layers, heads=4, mlp_width=mlp_width, max_length=128, vocab_size=0)
+    arch = replace(preset("gpt2-nano"), width=width, layers=layers, heads=4, mlp_width=mlp_width, max_length=128)
     return Run(
         name="",
-        arch=replace(arch, dropout=dropout, attention_dropout=dropout),
+        arch=replace(arch, vocab_size=0, dropout=dropout, attention_dropout=dropout),
         objective=Causal(),
         data=words(corpus, order="shuffled", length=128),
         optimizer=Optimizer("muon", learning_rate=3e-3, weight_decay=0.1),

@@ -82,8 +82,11 @@ def test_a_word_that_is_not_there_is_the_unknown_one_whatever_the_tokenizer_call
     kenlm = pytest.importorskip("kenlm")
     read = [0, 3, 4, 3, 3, 1]
     words = " ".join("zebra" if word == 3 else SPELLINGS[word] for word in read)
-    found = [prob for prob, *_ in kenlm.Model(str(tmp_path / "model.arpa")).full_scores(words)]
-    np.testing.assert_allclose(np.array(found) * np.log(10), model.score(array([*read, EOS])), rtol=1e-5, atol=1e-6)
+    for train in (text(), [word for word in text() if word != 3]):  # with and without unknown words of its own
+        model = made(train, "modified-kneser-ney", 3)
+        write_arpa(model, called, tmp_path / "model.arpa", unknown=3)
+        found = [prob for prob, *_ in kenlm.Model(str(tmp_path / "model.arpa")).full_scores(words)]
+        np.testing.assert_allclose(np.array(found) * np.log(10), model.score(array([*read, EOS])), rtol=1e-5, atol=1e-6)
 
 
 def test_n_grams_of_unknown_words_are_passed_over_where_the_vocabulary_has_none(tmp_path):
