@@ -28,7 +28,6 @@ from research.types import UserError
 
 COLUMNS = ("data", "tokens", "ngrams", "estimate", "score", "perplexity", "peak MB")
 PEERS = ("nltk estimate", "nltk score", "kenlm score")
-KENLM = range(2, 7)  # the orders that PyPI's kenlm reads
 
 
 def main() -> None:
@@ -100,6 +99,7 @@ def measure(train, test, words: list[str], options) -> dict[str, Any]:
     """Return the row of one text: speeds in tokens a second."""
     import numpy as np
 
+    from research.models.arpa import KENLM
     from research.models.ngram import Ngram
     from research.models.smoothing import estimate
 

@@ -34,6 +34,7 @@ from research.types import UserError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 SPACE = set(" \t\n\r\v\f\0")  # what ends a word in a file
+KENLM = range(2, 7)  # orders that KenLM reads, unless it is built for more
 AT_ONCE = 1 << 18  # lines in memory at once while reading and writing: about 100 MB
 LOG_10 = math.log(10)
 NEVER = -99  # the logarithm that stands for 0: of `<s>`, and of `</s>` where no sentence ends
@@ -44,7 +45,7 @@ def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike,
 
     The end of a sentence is written `</s>` and the id `unknown` `<unk>`, whatever their spellings, and ids that are
     never predicted not at all. A model without an unknown word leaves `<unk>` out: KenLM then warns and gives unknown
-    words 10^-100. KenLM reads orders from 2 to 6, or to what it was built for; SRILM all.
+    words 10^-100.
 
     Raises:
         UserError: The model has a cache or words without probability (maximum likelihood), which the format cannot

@@ -10,6 +10,7 @@ use in a history: what a history would have before that token is never looked at
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -175,6 +176,8 @@ def _reserve(file: IO[bytes], size: int) -> None:
     try:
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # some file systems cannot
+            return
         raise UserError(
             f"no room for {size / 1e6:,.0f} MB of temporary files in {tempfile.gettempdir()} ({error.strerror}): set "
             "TMPDIR to another folder"
