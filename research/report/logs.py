@@ -98,14 +98,14 @@ def read_run(folder: str | os.PathLike) -> dict[str, Any]:
     return values
 
 
-def read_trained(folder: str | os.PathLike) -> dict[str, Any]:
+def read_trained(folder: str | os.PathLike, remedy: str = "give one of these") -> dict[str, Any]:
     """Return what `folder`/run.json holds of a run that has a model of its own.
 
     Raises:
-        UserError: As `read_run`; or it is a mixture of runs (see `interpolate`): give one of these.
+        UserError: As `read_run`; or it is a mixture of runs (see `interpolate`), for which there is a `remedy`.
     """
     values = read_run(folder)
     if parts := values.get("parts"):
         mixed = ", ".join(part["folder"] for part in parts)
-        raise UserError(f"{folder} is a mixture of {mixed}, and has no model of its own: give one of these")
+        raise UserError(f"{folder} is a mixture of {mixed}, and has no model of its own: {remedy}")
     return values

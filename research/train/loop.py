@@ -76,6 +76,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         log.cut(start if start else -1)
         if not start or allow_changes:
             (folder / UNIGRAM).unlink(missing_ok=True)
+        if start < session.run.steps or allow_changes:
+            metrics.drop_scores(folder)
         metrics.describe(
             folder,
             to_json(run),
@@ -115,7 +117,7 @@ def _recorded(run: Run, folder: pathlib.Path, allow_changes: bool) -> tuple[Run 
     """Return the resolved run and the data fingerprint that `folder` records, or (None, None) where it is new."""
     if not (folder / logs.RUN).exists():
         return None, None
-    record = logs.read_run(folder)
+    record = logs.read_trained(folder, "choose another --out")
     changed = differences(from_json(record["configuration"]), run)
     if changed and not allow_changes:
         raise UserError(

@@ -119,10 +119,12 @@ def read_model(path: str, checkpoint: str | None = None) -> Opened:
         UserError: There is no model, or it is damaged; a `checkpoint` is asked of something that is no run; or the
             folder has no tokenizer.
     """
-    if (pathlib.Path(path) / counting.MODEL).exists():
-        return _opened_ngram(pathlib.Path(path))
-    if (pathlib.Path(path) / logs.RUN).exists():
-        return opened_run(load_run(pathlib.Path(path), checkpoint or "best"))
+    run = pathlib.Path(path)
+    if (run / logs.RUN).exists():
+        recorded = from_json(logs.read_trained(run)["resolved"])
+        if isinstance(recorded.arch, Ngram):
+            return _opened_ngram(recorded, run)
+        return opened_run(load_run(run, checkpoint or "best"))
     if checkpoint:
         raise UserError(f"--checkpoint {checkpoint}: {path} is no run: it has one set of parameters")
     keep_compiled()
@@ -155,10 +157,10 @@ def opened_run(loaded: Loaded) -> Opened:
     return Opened(loaded.model, loaded.params, reader, loaded.step, loaded.manifests)
 
 
-def _opened_ngram(folder: pathlib.Path) -> Opened:
+def _opened_ngram(run: Run, folder: pathlib.Path) -> Opened:
     """Return the n-gram model of a run, with no parameters but its own tables."""
-    run, tokenizer = from_json(logs.read_run(folder)["resolved"]), load(str(folder / "tokenizer"))
-    words, file = vocabulary(tokenizer), folder / counting.MODEL
+    tokenizer, file = load(str(folder / "tokenizer")), folder / counting.MODEL
+    words = vocabulary(tokenizer)
     reader = _reader(tokenizer, words, "decoder", run, None, (words.eos,))
     return Opened(ngram_file.load(file), None, reader, 0, (file,))
 
