@@ -1,14 +1,13 @@
-"""What a step sends between devices beside what it computes, on paper and in the compiled program, and where meshes stop
-paying.
+"""What a step sends between devices beside what it computes, on paper and compiled, and where meshes stop paying.
 
 Command:  python -m experiments.scaling [--model bert-base-uncased gpt2 t5-base] [--compile] [--devices 8 64 256]
-Cost:     on paper 10 s; compiled, for as many CPU devices as are named and without allocating a parameter, a minute each
-          for a model and a number of devices.
+Cost:     on paper 20 s; compiled, for as many CPU devices as are named and with no parameter allocated, a minute each for
+          a model and a number of devices.
 Result:   experiments/results/scaling.txt; experiments/scaling.md says what follows from it.
-Source:   shapes and batches are the published ones: BERT-base, 256 rows of 512 tokens (Devlin et al., 2019, appendix A.2);
-          GPT-2 124M, 512 of 1,024 (Radford et al., 2019, section 2.3); T5-base, 128 of 512 (Raffel et al., 2020, section
-          3.1.2). Peaks are those of one H100 SXM: 989 TFLOP/s of dense bfloat16 products and NVLink 900 GB/s, both
-          directions together (NVIDIA H100 datasheet), and its 400 Gb/s port of the network (NVIDIA DGX H100 user guide).
+Source:   published shapes and batches: BERT-base, 256 rows of 512 tokens (Devlin et al., 2019, appendix A.2); GPT-2 124M,
+          512 of 1,024 (Radford et al., 2019, section 2.3); T5-base, 128 of 512 (Raffel et al., 2020, section 3.1.2).
+          Peaks of an H100 SXM: 989 TFLOP/s of dense bfloat16 products, NVLink with 900 GB/s in both directions together
+          (NVIDIA H100 datasheet), and a port of 400 Gb/s for each device of a node (NVIDIA DGX H100 user guide).
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
 
 Sizes = dict[str, int]  # of the axes data, fsdp and tensor
 
-PEAK, NVLINK, NETWORK = 989e12, 450e9, 50e9  # operations a second; bytes a second each way, within 8 devices and beyond
-NODE = 8  # devices that NVLink joins
-UTILISATION = 0.4  # share of the peak that the products of a step reach
+PEAK = 989e12  # operations a second
+NVLINK, PORT = 450e9, 50e9  # bytes a second that a device sends within its node, and over its port of the network
+NODE = 8  # devices
+UTILISATION = 0.4  # share of the peak that the products of a step are taken to reach
 ONE: Sizes = {"data": 1, "fsdp": 1, "tensor": 1}
 
 
@@ -53,8 +53,8 @@ MODELS = {
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", nargs="+", choices=list(MODELS), default=list(MODELS), help="all, unless some are named")
-    parser.add_argument("--devices", nargs="+", type=int, choices=(8, 64, 256), default=[8, 64, 256], help="to compile for")
+    parser.add_argument("--model", nargs="+", choices=list(MODELS), default=list(MODELS), help="default: all")
+    parser.add_argument("--devices", nargs="+", type=int, choices=(8, 64, 256), default=[8, 64, 256], help="default: all")
     parser.add_argument("--compile", action="store_true", help="count the bytes of compiled programs, too")
     parser.add_argument("--program", help=argparse.SUPPRESS)  # what a process of as many devices is told
     options = parser.parse_args()
@@ -72,7 +72,8 @@ def table(name: str, devices: list[int], compiling: bool) -> None:
     model = MODELS[name]
     print(f"\n{name}: an update of {model.rows} rows of {model.length} tokens in float32; of each device")
     columns = f"{'data':>5}{'fsdp':>5}{'tensor':>7}{'TFLOP':>8}{'MB sent along data':>20}{'fsdp':>7}{'tensor':>8}"
-    print(columns + (f"{'compiled: data':>17}{'fsdp':>7}{'tensor':>8}{'of paper':>10}" if compiling else ""))
+    columns += f"{'compiled: data':>17}{'fsdp':>7}{'tensor':>8}{'of paper':>10}" if compiling else ""
+    print(columns + f"{'of products, H100':>19}")
     for count in devices:
         for sizes in meshes(name, count):
             expected = paper(name, sizes)
@@ -82,24 +83,33 @@ def table(name: str, devices: list[int], compiling: bool) -> None:
                 found = in_full_depth(name, sizes)
                 line += "{:>17,.0f}{:>7,.0f}{:>8,.0f}".format(*(sent / 1e6 for sent in found.values()))
                 line += f"{sum(found.values()) / sum(expected.values()):>10.2f}"
-            print(line, flush=True)
+            print(f"{line}{waiting(name, sizes):>19.2f}", flush=True)
 
 
 def limits(name: str) -> None:
-    """Print how far each way of splitting goes before a device waits for others as long as it computes."""
-    model = MODELS[name]
-    tokens = model.rows * model.length
-    seconds = work(name) / (PEAK * UTILISATION)  # of an update on one device
-    print(f"\n{name} in bfloat16 on H100s at {UTILISATION:.0%} of their peak: exchanges take as long as products at")
+    """Print how few tokens a device may have before its exchanges take as long as its products."""
+    tokens = MODELS[name].rows * MODELS[name].length
+    print(f"\n{name}, bfloat16 on H100s at {UTILISATION:.0%} of their peak: exchanges take as long as products")
     for axis in ("data", "fsdp"):
-        sent = paper(name, ONE | {axis: 256})[axis]
-        for link, speed in (("NVLink", NVLINK), ("the network", NETWORK)):
-            least = sent / speed / (seconds / tokens)
-            print(f"  {axis:<5} over {link:<12} {least:>7,.0f} tokens a device, {tokens / least:,.0f} devices for this batch")
-    for ways in (2, 4, 12):
-        speed = NVLINK if ways <= NODE else NETWORK
-        share = paper(name, ONE | {"tensor": ways}, 2)["tensor"] / speed / (seconds / ways)
-        print(f"  tensor {ways:<3} over {'NVLink' if ways <= NODE else 'the network':<12} {share:>4.2f} of the products' time")
+        for where, count in (("in a node", NODE), ("over nodes", 256)):
+            least = waiting(name, ONE | {axis: count}) * tokens / count
+            print(f"  along {axis}, {where + ',':<11} at {least:>6,.0f} tokens a device: {tokens / least:>4,.0f} devices")
+    print("  along tensor, at no number of tokens; they take " + ", ".join(
+        f"{waiting(name, ONE | {'tensor': ways}):.2f} of the time with {ways} devices" for ways in (2, 4)
+    ))  # fmt: skip
+
+
+def waiting(name: str, sizes: Sizes) -> float:
+    """Return how long the exchanges of an update take beside its products, which may hide them up to 1.
+
+    A group of devices along an axis that leaves the node has the ports of all its members.
+    """
+    seconds, inner = 0.0, 1
+    for axis, sent in reversed(paper(name, sizes, 2).items()):
+        own = max(1, NODE // inner)  # members of a group in one node
+        inner *= sizes[axis]
+        seconds += sent / (NVLINK if inner <= NODE else min(NVLINK, own * PORT))
+    return seconds / (work(name) / inner / (PEAK * UTILISATION))
 
 
 def meshes(name: str, count: int) -> list[Sizes]:

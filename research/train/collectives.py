@@ -1,4 +1,4 @@
-"""What the devices of a mesh send one another in a step, read from its program as compiled for CPUs: optimised HLO text."""
+"""What the devices of a mesh send one another in a step, read from its program as compiled for CPUs (optimised HLO)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-UNKNOWN = re.compile(rf"({'|'.join(KINDS)})-start|collective-broadcast|ragged-all-to-all|send|recv|async")  # none on CPUs
+# What programs for CPUs do not have.
+UNKNOWN = re.compile(rf"({'|'.join(KINDS)})-start|collective-broadcast|ragged-all-to-all|send|recv|async-start")
 BITS = {"pred": 8, "bf16": 16}  # others have theirs in their names: f32, s8, u64
 
 COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -35,7 +36,7 @@ class Collective(NamedTuple):
     def sent(self) -> float:
         """Bytes that each device sends in a step, along a ring: the least that such an exchange takes.
 
-        An all-reduce of N bytes is a reduce-scatter and an all-gather, each of N (n - 1) / n (Patarasuk and Yuan, 2009).
+        A sum of N bytes is a reduce-scatter and an all-gather, each of N (n - 1) / n (Patarasuk and Yuan, 2009).
         """
         n = self.groups.shape[1]
         share = {"all-reduce": 2 * (n - 1) / n, "reduce-scatter": n - 1, "collective-permute": 1}
@@ -65,8 +66,8 @@ Computations = dict[str, dict[str, Instruction]]  # each by its name, with its i
 
 
 def collectives(program: str) -> list[Collective]:
-    """Return the exchanges of a `program`, `jit(f).lower(...).compile().as_text()`; those in a loop count each turn, and
-    of branches the one that sends most.
+    """Return the exchanges of a `program`, `jit(f).lower(...).compile().as_text()`; in a loop each turn counts, and of
+    branches the one that sends most.
 
     On CPUs XLA sums over devices and then takes each one's part, where for GPUs and TPUs it makes of both a
     reduce-scatter (its pass ReduceScatterCreator), which sends half as much. Here, too, they are one.
@@ -85,7 +86,8 @@ def collectives(program: str) -> list[Collective]:
             if one.kind in KINDS:
                 yield from _of(name, computations[computation], computations)
             elif one.kind == "conditional":
-                yield from max(([*within(branch)] for branch in called), key=lambda found: sum(each.sent for each in found))
+                found = [list(within(branch)) for branch in called]
+                yield from max(found, key=lambda several: sum(each.sent for each in several))
             else:
                 turns = TURNS.search(one.rest)
                 for each in (each for inner in called for each in within(inner)):
@@ -120,16 +122,17 @@ def _of(name: str, instructions: dict[str, Instruction], computations: Computati
         scattered = part is not None and math.prod(part) * groups.shape[1] == math.prod(shape)
         parts.setdefault("reduce-scatter" if scattered else one.kind, []).append((dtype, part if scattered else shape))
     for kind, arrays in parts.items():
-        size = sum(math.prod(shape) * (BITS.get(dtype) or int(re.sub(r"\D", "", dtype))) // 8 for dtype, shape in arrays)
-        yield Collective(kind, tuple(shape for _, shape in arrays), size, groups, 1)
+        bits = (math.prod(shape) * (BITS.get(dtype) or int(re.sub(r"\D", "", dtype))) for dtype, shape in arrays)
+        yield Collective(kind, tuple(shape for _, shape in arrays), sum(bits) // 8, groups, 1)
 
 
 def _names(name: str, index: int, instructions: dict[str, Instruction]) -> list[str]:
     """Return under which names the result numbered `index` of the instruction `name` is read."""
     if len(instructions[name].arrays) == 1:
         return [name]
-    picked = [other for other, one in instructions.items() if one.kind == "get-tuple-element" and one.operands == [name]]
-    return [other for other in picked if re.match(rf", index={index}\b", instructions[other].rest)]
+    part = re.compile(rf", index={index}\b")
+    picked = [(other, one) for other, one in instructions.items() if one.kind == "get-tuple-element"]
+    return [other for other, one in picked if one.operands == [name] and part.match(one.rest)]
 
 
 def _slice(

@@ -22,7 +22,7 @@ from research.types import Record
 
 # Products that the library does not use: whoever takes one up must count it, too.
 UNKNOWN = ("conv_general_dilated", "ragged_dot", "scaled_matmul", "pallas_call", "ffi_call")
-FUSED = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 4}  # products, as if scores were kept
+FUSED = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 4}  # as if scores were kept
 
 
 def per_step(trainer: Trainer, rows: Record) -> int:

@@ -40,8 +40,8 @@ def vocabulary_loss(
     """Return the sums of the loss of predicting `targets` from `hidden` @ `kernel`.T + `bias`.
 
     Chunks run along T and never across the batch axis: chunks of flattened B x T would leave each device of a data mesh
-    with all the work. The gradient of the kernel is added up over each device's rows apart, and over devices once, behind
-    the last chunk: else every chunk would wait for a sum over all devices of what is as large as the kernel.
+    with all the work. The gradient of the kernel is added up over each device's rows apart, and over devices once,
+    behind the last chunk: else every chunk would wait for a sum over all devices of what is as large as the kernel.
     Differentiable in hidden, kernel and bias through `total` alone.
 
     Args:

@@ -58,7 +58,7 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
     check(run, resolved=True)
     if run.compute.attention == "cudnn" and not fuses(run):
         raise UserError(
-            "compute.attention is cudnn, and JAX has no NVIDIA GPU of compute capability 8.0 or later here: let it be auto"
+            "compute.attention is cudnn, and JAX has no NVIDIA GPU of compute capability 8.0 here: let it be auto"
         )
     keep_compiled()
     devices = sharding.create_mesh(run.mesh)

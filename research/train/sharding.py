@@ -23,10 +23,10 @@ from research.types import UserError
 
 P = PartitionSpec
 
-# First match wins. Optimizer moments carry the path of their parameter at the end of their own, so the same table places
-# them. Every matrix of every model has a rule; vectors without one, such as norms, are replicated. A projection that
-# opens a branch of a block is split by columns over `tensor`, one that closes it by rows: each branch then costs one sum
-# over these devices, as in Shoeybi et al. (2019), section 3.
+# First match wins. Optimizer moments carry the path of their parameter at the end of their own, so the same table
+# places them. Every matrix of every model has a rule; vectors without one, such as norms, are replicated. A projection
+# that opens a branch of a block is split by columns over `tensor`, one that closes it by rows: each branch then costs
+# one sum over these devices (Shoeybi et al., 2019, section 3).
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"tokens/embedding$", P("tensor", "fsdp")),
     (r"(positions|types)/embedding$", P(None, "fsdp")),
@@ -135,8 +135,8 @@ def _moved(kept: NamedSharding, wanted: NamedSharding, leaf: jax.Array) -> jax.A
 
 
 def _back(kept: NamedSharding, wanted: NamedSharding, _: None, gradient: jax.Array) -> tuple[jax.Array]:
-    # Summed over the rows, and then each device's part of it: what XLA makes a reduce-scatter. Asked for the part alone,
-    # it moves the states of all rows instead.
+    # Summed over the rows, and then each device's part of it: XLA makes both a reduce-scatter, but on CPUs, where it
+    # has no such pass. Asked for the part alone, it moves the states of all rows instead.
     whole = jax.lax.with_sharding_constraint(gradient, wanted)
     return (jax.lax.with_sharding_constraint(whole, kept),)
 
@@ -149,7 +149,8 @@ def spec(path: str, shape: tuple[int, ...], sizes: Mapping[str, int], arch: Any 
 
     Matrices of attention are split between the heads of `arch`, never within one.
     """
-    return P(*(axis if axis and not _uneven(path, axis, size, sizes, arch) else None for axis, size in _rule(path, shape)))
+    rule = _rule(path, shape)
+    return P(*(axis if axis and not _uneven(path, axis, size, sizes, arch) else None for axis, size in rule))
 
 
 def not_split(params: Any, mesh: jax.sharding.Mesh, arch: Any = None) -> list[str]:
@@ -164,9 +165,8 @@ def not_split(params: Any, mesh: jax.sharding.Mesh, arch: Any = None) -> list[st
     lines = []
     for (axis, units), (first, *others) in found.items():
         more = f" and {len(others)} more" if others else ""
-        lines.append(
-            f"mesh.{axis} {mesh.shape[axis]} does not divide the {units} of {first}{more}: whole on each of these devices"
-        )
+        ways = mesh.shape[axis]
+        lines.append(f"mesh.{axis} {ways} does not divide the {units} of {first}{more}: each of its devices has all")
     return lines
 
 

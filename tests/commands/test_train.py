@@ -152,11 +152,12 @@ def test_bad_inputs_that_the_loop_refuses_are_one_line_too(arguments, message, e
 
 def test_what_the_mesh_does_not_divide_is_told_once(experiment, command, tmp_path):
     odd = ["--arch.vocab-size", "99", "--arch.width", "18", "--arch.heads", "3", "--steps", "2"]
-    status, out, _ = command("train", experiment, "--mesh.data", "1", "--mesh.tensor", "2", *odd, "--out", tmp_path / "x")
+    mesh = ["--mesh.data", "1", "--mesh.tensor", "2"]
+    status, out, _ = command("train", experiment, *mesh, *odd, "--out", tmp_path / "x")
     assert status == 0 and [line for line in out.splitlines() if line.startswith("note: ")] == [
-        "note: mesh.tensor 2 does not divide the 3 heads of decoder/block_*/self_attention/key/bias and 6 more: whole on "
-        "each of these devices",
-        "note: mesh.tensor 2 does not divide the 99 of tokens/embedding: whole on each of these devices",
+        "note: mesh.tensor 2 does not divide the 3 heads of decoder/block_*/self_attention/key/bias and 6 more: each of "
+        "its devices has all",
+        "note: mesh.tensor 2 does not divide the 99 of tokens/embedding: each of its devices has all",
     ]
 
 

@@ -23,7 +23,8 @@ SIZES = {"data": 2, "fsdp": 2, "tensor": 2}
 
 def compiled(function, mesh, *shapes, specs):
     places = [NamedSharding(mesh, spec) for spec in specs]
-    shapes = [jax.ShapeDtypeStruct(shape, np.float32, sharding=place) for shape, place in zip(shapes, places, strict=True)]
+    given = zip(shapes, places, strict=True)
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32, sharding=place) for shape, place in given]
     return jax.jit(function).lower(*shapes).compile().as_text()
 
 
@@ -33,13 +34,15 @@ def test_bytes_of_every_kind_in_loops_and_branches():
     def within(x):  # float32[4, 6] on each device
         once = jax.lax.psum(x, ("data", "tensor"))
         turned = jax.lax.fori_loop(0, 5, lambda _, x: jax.lax.ppermute(jnp.sin(x), "fsdp", [(0, 1), (1, 0)]), once)
-        more = lambda x: jax.lax.all_gather(x, "data", tiled=True)[:4] + jax.lax.all_gather(x, "fsdp", tiled=True)[4:]  # noqa: E731
+        gather = lambda x, axis: jax.lax.all_gather(x, axis, tiled=True)  # noqa: E731
+        more = lambda x: gather(x, "data")[:4] + gather(x, "fsdp")[4:]  # noqa: E731
         branch = jax.lax.cond(jnp.sum(turned) > 0, more, lambda x: jax.lax.psum(x, "data"), turned)
         part = jax.lax.psum_scatter(jnp.cos(branch), "fsdp", scatter_dimension=1, tiled=True)  # float32[4, 3]
         return jax.lax.all_to_all(part, "tensor", 0, 0, tiled=True)
 
-    both = jax.shard_map(within, mesh=mesh, in_specs=P("data", ("fsdp", "tensor")), out_specs=P("data", ("fsdp", "tensor")), check_vma=False)
-    found = collectives(compiled(both, mesh, (8, 24), specs=[P("data", ("fsdp", "tensor"))]))
+    spec = P("data", ("fsdp", "tensor"))
+    both = jax.shard_map(within, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    found = collectives(compiled(both, mesh, (8, 24), specs=[spec]))
     seen = {(one.kind, one.axes(SIZES)): (one.times, one.sent) for one in found}
     part = 4 * 4 * 6
     assert seen == {
@@ -90,12 +93,13 @@ def program(run):
 
 
 def matrices_along_fsdp(run, sizes):
-    """Return the shapes, whole along fsdp, of the parameters that are split along it; a device has their tensor part."""
+    """Return the shapes of the parameters that are split along fsdp, as a device has them: whole along it."""
     found = []
     for path, leaf in flatten(parameter_shapes(run.arch)).items():
         rule = sharding.spec(path, leaf.shape, sizes, run.arch)
         if "fsdp" in rule and sizes["fsdp"] > 1:
-            found.append(tuple(n // (sizes["tensor"] if axis == "tensor" else 1) for n, axis in zip(leaf.shape, rule, strict=True)))
+            sides = zip(leaf.shape, rule, strict=True)
+            found.append(tuple(side // (sizes["tensor"] if axis == "tensor" else 1) for side, axis in sides))
     return sorted(found)
 
 
@@ -107,7 +111,7 @@ def assert_only_what_the_mesh_should_cost(run, text):
     assert {axes for kind, axes, _ in found if kind == "all-gather"} <= {("fsdp",)}
     rows = run.batch_size // (sizes["data"] * sizes["fsdp"])
     states = rows * max(run.data.length, TARGET) * run.arch.width
-    assert all(math.prod(shape) <= states for kind, axes, shape in found if axes == ("tensor",))  # never logits or a table
+    assert all(math.prod(shape) <= states for _, axes, shape in found if axes == ("tensor",))  # no logits, no table
     assert {kind for kind, *_ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
     if sizes["data"] == 1:
         scattered = [math.prod(shape) * sizes["fsdp"] for kind, _, shape in found if kind == "reduce-scatter"]
@@ -141,5 +145,6 @@ def test_the_step_of_every_family_sends_no_more_than_it_should(family, name, mes
 def test_what_xla_makes_whole_would_be_seen(capfd):
     mesh = jax.make_mesh(tuple(SIZES.values()), tuple(SIZES), axis_types=(AxisType.Auto,) * 3)
     place = NamedSharding(mesh, P(None, None, "fsdp"))
-    compiled(lambda x: jax.lax.with_sharding_constraint(jnp.sin(x), place), mesh, (16, 32, 64), specs=[P(("data", "fsdp"))])
+    moved = lambda x: jax.lax.with_sharding_constraint(jnp.sin(x), place)  # noqa: E731
+    compiled(moved, mesh, (16, 32, 64), specs=[P(("data", "fsdp"))])
     assert unwanted(capfd.readouterr().err)

@@ -45,7 +45,8 @@ def test_low_rank_updates_lie_as_the_sides_of_their_kernels_do():
         shapes = parameter_shapes(arch)
         if not isinstance(arch, Arch):
             continue
-        chosen = Adapter("lora", rank=4, targets=r"(query|key|value|out|up|down|gate|transform|pooler)/kernel$", whole="")
+        names = "query|key|value|out|up|down|gate|transform|pooler"
+        chosen = Adapter("lora", rank=4, targets=rf"({names})/kernel$", whole="")
         trained, _ = jax.eval_shape(lambda s, a=arch, c=chosen: adapter.split(c, a, s, jax.random.key(0)), shapes)
         for path in flatten(trained):
             [kernel] = rules(re.sub("lora_.$", "kernel", path))[:1]
@@ -62,9 +63,9 @@ def test_what_does_not_divide_is_whole_and_told_once():
         assert sharding.spec(path, shape, mesh.shape, arch) == rule  # 48 would divide, but cut a head in two
     lines = sharding.not_split(parameter_shapes(arch), mesh, arch)
     assert lines == [
-        "mesh.tensor 2 does not divide the 3 heads of decoder/block_*/self_attention/key/bias and 6 more: whole on each "
-        "of these devices",
-        "mesh.tensor 2 does not divide the 99 of tokens/embedding: whole on each of these devices",
+        "mesh.tensor 2 does not divide the 3 heads of decoder/block_*/self_attention/key/bias and 6 more: each of its "
+        "devices has all",
+        "mesh.tensor 2 does not divide the 99 of tokens/embedding: each of its devices has all",
     ]
     assert not sharding.not_split(parameter_shapes(arch), AbstractMesh((8, 1, 1), ("data", "fsdp", "tensor")), arch)
     narrow = AbstractMesh((1, 5, 1), ("data", "fsdp", "tensor"))
@@ -74,8 +75,9 @@ def test_what_does_not_divide_is_whole_and_told_once():
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_parts_are_those_of_the_mesh(family):
     mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"))
-    places = flatten(sharding.shardings(parameter_shapes(FAMILIES[family]), mesh, FAMILIES[family]))
-    local = {path: places[path].shard_shape(leaf.shape) for path, leaf in flatten(parameter_shapes(FAMILIES[family])).items()}
+    shapes = parameter_shapes(FAMILIES[family])
+    places = flatten(sharding.shardings(shapes, mesh, FAMILIES[family]))
+    local = {path: places[path].shard_shape(leaf.shape) for path, leaf in flatten(shapes).items()}
     assert local["encoder/block_0/self_attention/query/kernel"] == (16, 16)
     assert local["encoder/block_0/mlp/down/kernel"] == (32, 16)
     assert local["tokens/embedding"] == (48, 16)
