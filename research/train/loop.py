@@ -25,7 +25,7 @@ from research.train import adapter, counting, flops, metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, promised
 from research.train.progress import Progress
-from research.train.session import Session, baseline, open_session, rows_of
+from research.train.session import Session, baseline, notes, open_session, rows_of
 from research.types import Diverged, State, UserError
 
 Status = Literal["new", "unfinished", "done"]
@@ -97,6 +97,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         )
         if session.run.adapter.method != "full":
             print(adapter.summary(session.run, session.trainer.parameters, session.trainer.shapes))
+        for note in notes(session):
+            print(f"note: {note}")
         return _steps(session, state, start, log, checkpoints, baseline(session, folder), logs.read(folder))
 
 
