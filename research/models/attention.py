@@ -133,6 +133,37 @@ def attend(
     return jnp.einsum(f"bhts,{keys}->bthd", weights, value)
 
 
+def attend_past(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    scale: float,
+    dropout: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Return what `attend` does of T queries and keys whose `mask` hides the future, most of which is not computed.
+
+    Queries come in parts, each with the keys up to its own end: with four parts five eighths of the scores are made.
+    More parts would leave out more, but smaller products are slower.
+    """
+    length = query.shape[1]
+    size = past_part(length)
+    parts = []
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        mask_part, bias_part = (None if x is None else x[:, :, start:stop, :stop] for x in (mask, bias))
+        part = query[:, start:stop], key[:, :stop], value[:, :stop]
+        parts.append(attend(*part, mask=mask_part, bias=bias_part, scale=scale, dropout=dropout))
+    return jnp.concatenate(parts, axis=1)
+
+
+def past_part(length: int) -> int:
+    """Return how many of `length` queries `attend_past` takes at a time."""
+    return max(64, -(-length // 4))
+
+
 def fused_attend(
     query: jax.Array,
     key: jax.Array,
@@ -216,5 +247,8 @@ class Attention(nn.Module):
             y = fused_attend(query, key, value, causal=self.causal, **how)
         else:
             drop = lambda weights: self.dropout(weights, deterministic)  # noqa: E731
-            y = attend(query, key, value, heads_first=kept is not None, dropout=drop, **how)
+            if self.causal and kept is None:
+                y = attend_past(query, key, value, dropout=drop, **how)
+            else:
+                y = attend(query, key, value, heads_first=kept is not None, dropout=drop, **how)
         return self.out(y.reshape(*x.shape[:-1], -1)), (key, value)
