@@ -126,7 +126,9 @@ def test_programs_for_cuda_call_cudnn_forward_and_backward_once_for_each_attenti
     assert text.count("CAUSAL") == 2 * (family != "bert")
     plain = jax.jit(jax.grad(loss(arch, jnp.bfloat16, False))).trace(params)
     assert flops.of_products(traced.jaxpr.jaxpr) == flops.of_products(plain.jaxpr.jaxpr)
-    assert "stablehlo.exponential" not in text and "cudnn" not in plain.lower(lowering_platforms=("cuda",)).as_text()
+    other = plain.lower(lowering_platforms=("cuda",)).as_text()
+    softmax = r"stablehlo.exponential [^\n]*x8x[68]xf32>"  # of scores; GELU's gradient has one of its own
+    assert re.search(softmax, other) and "cudnn" not in other and not re.search(softmax, text)
 
 
 def test_odd_lengths_and_what_is_decoded_step_by_step_take_our_own_path(cuda):
