@@ -20,7 +20,7 @@ Differs:  PyTorch's example divides its learning rate by 4 after each epoch with
           later on WikiText-2, which the example had come to use: nobody repeated that there, and the figure was removed
           as PTB's (issue 281). On WikiText-2 the same command gave its users 100.3 and 99.9.
           Blank lines of WikiText-2, 0.6 % of its published tokens, are no documents here. Their ends are easy to tell:
-          figures that count them are lower.
+          with them, wikitext2_kn5 has 220.1 instead of 224.8.
 """
 
 from __future__ import annotations
