@@ -1,7 +1,9 @@
 """Sentences a second of fine-tuning on SST-2: packed rows, padded rows, and transformers' Trainer, in alternation.
 
 Command:  TERCET_DATA=... python -m experiments.bench_finetune [--peer torch] [--rounds 3] [--steps 20] [--dtype bfloat16]
-Result:   on two cores, packed 144, padded 66, the peer 88 sentences a second: 1.63 of the peer.
+Result:   on two cores of an AMD EPYC, packed 232 to 254, padded 108 to 114, the peer 101 sentences a second: 2.3 and 2.5
+          times the peer in two runs; in bfloat16 on both sides 325, 146, 187: 1.7 times
+          (experiments/results/bench_finetune.jsonl). On two of an Intel Xeon before, 144, 66 and 88: 1.63 times.
 Source:   a BERT of 4 blocks x 256 with random weights, dropout 0.1, AdamW, float32, about 32 sentences an update; the peer is
           transformers' BertForSequenceClassification in its Trainer with DataCollatorWithPadding (each batch as long as its
           longest sentence).
@@ -13,13 +15,14 @@ Limit:    a batch padded to its longest sentence (the peer's) computes that leng
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from experiments import sst2
+from experiments import sst2, turns
 
 SENTENCES = 32
 ROWS = 12  # of 64 tokens: 2.5 sentences each
@@ -31,23 +34,30 @@ def main() -> None:
     parser.add_argument("--peer", choices=("none", "torch"), default="none", help="torch: transformers' own Trainer")
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each, in alternation; the median counts")
     parser.add_argument("--steps", type=int, default=20, help="updates of a run")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products, on both sides")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products, on both sides")
     options = parser.parse_args()
     makers = {"packed": ours(ROWS, 16, options.dtype), "padded": ours(SENTENCES, 1, options.dtype)}
     if options.peer == "torch":
         makers["trainer"] = theirs(options.dtype)
     for make in makers.values():
         make(3)  # compiles
-    speeds: dict[str, list[float]] = {who: [] for who in makers}
-    for _ in range(options.rounds):
-        for who, make in makers.items():
-            sentences, seconds = make(options.steps)
-            speeds[who].append(sentences / seconds)
-    medians = {who: statistics.median(each) for who, each in speeds.items()}
-    row = {"dtype": options.dtype} | {f"{who}_sentences_per_s": round(speed, 1) for who, speed in medians.items()}
-    row |= {"spread": {who: round(max(each) / min(each), 2) for who, each in speeds.items()}}
-    row |= {f"packed_over_{who}": round(medians["packed"] / medians[who], 2) for who in medians if who != "packed"}
+    timed = {who: functools.partial(a_sentence, make, options.steps) for who, make in makers.items()}
+    found = turns.alternate(timed, options.rounds)
+    row = {"dtype": options.dtype}
+    row |= {f"{who}_sentences_per_s": round(1 / statistics.median(each), 1) for who, each in found.items()}
+    row |= {"spread": {who: turns.spread(each) for who, each in found.items()}}
+    row |= {
+        f"packed_over_{who}": round(turns.ratio(found["packed"], each), 2)
+        for who, each in found.items()
+        if who != "packed"
+    }
     print(json.dumps(row))
+
+
+def a_sentence(make: Callable[[int], tuple[float, float]], steps: int) -> float:
+    """Return the seconds that a sentence takes."""
+    sentences, seconds = make(steps)
+    return seconds / sentences
 
 
 def ours(rows: int, per_row: int, dtype: str) -> Callable[[int], tuple[float, float]]:

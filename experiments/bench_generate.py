@@ -11,11 +11,13 @@ Source:   random weights of the published size: speed does not depend on them.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pathlib
 import statistics
 import tempfile
-import time
+
+from experiments import turns
 
 PROMPT, NEW, BATCHES = 32, 32, (1, 16)
 
@@ -38,18 +40,14 @@ def main() -> None:
         for batch in BATCHES:
             prompts = draw.integers(0, size, (batch, PROMPT))
             tokens = {who: make(prompts) for who, make in makers.items()}  # compiles
-            seconds: dict[str, list[float]] = {who: [] for who in makers}
-            for _ in range(options.rounds):
-                for who, make in makers.items():
-                    started = time.perf_counter()
-                    make(prompts)
-                    seconds[who].append(time.perf_counter() - started)
-            speed = {who: batch * NEW / statistics.median(times) for who, times in seconds.items()}
+            timed = {who: functools.partial(turns.seconds, make, prompts) for who, make in makers.items()}
+            seconds = turns.alternate(timed, options.rounds)
             row = {"preset": options.preset, "batch": batch, "prompt": PROMPT, "new": NEW}
-            row |= {f"{who}_tokens_per_s": round(value, 1) for who, value in speed.items()}
-            row |= {"spread": {who: round(max(times) / min(times), 2) for who, times in seconds.items()}}
+            for who, times in seconds.items():
+                row[f"{who}_tokens_per_s"] = round(batch * NEW / statistics.median(times), 1)
+            row |= {"spread": {who: turns.spread(times) for who, times in seconds.items()}}
             if len(makers) > 1:
-                row["ratio"] = round(speed["tercet"] / speed["transformers"], 2)
+                row["ratio"] = round(turns.ratio(seconds["tercet"], seconds["transformers"]), 2)
                 row["same_tokens"] = float(np.mean(tokens["tercet"] == tokens["transformers"]))
             print(json.dumps(row), flush=True)
 

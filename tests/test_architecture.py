@@ -15,7 +15,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted([*(ROOT / "research").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
 HEAVY = {"jax", "flax", "optax", "orbax", "transformers", "datasets", "tokenizers", "pyarrow", "torch", "tyro", "rich"}
-OPTIONAL = {"lm_eval": "research/generate/lm_eval.py"}  # one file imports it, and nobody that file
+OPTIONAL = {  # one file imports it, and nobody that file
+    "lm_eval": "research/generate/lm_eval.py",
+    "torch": "experiments/bench_torch.py",
+}
 
 
 def layers() -> list[list[str]]:
@@ -99,9 +102,10 @@ def test_configuration_imports_nothing_heavy(module):
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
 def test_nothing_unsafe_and_nothing_sprawling(file):
     roots = {name.split(".")[0] for name in imports(file)}
-    assert not roots & {"pickle", "dill", "cloudpickle", "torch", "marshal", "shelve"}
+    assert not roots & {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
     assert not any(name.startswith("flax.nnx") for name in imports(file))  # it crashes on a jax that we support
-    assert not re.search(r"trust_remote_code\s*=\s*True|yaml\.load\(|allow_pickle\s*=\s*True", file.read_text())
+    # torch.load({ is in a message that tells how to convert a pickled file
+    assert not re.search(r"trust_remote_code\s*=\s*True|yaml\.load\(|torch\.load\((?!\{)|allow_pickle\s*=\s*True", file.read_text())
     assert len(file.read_text().splitlines()) <= 500
     assert file.stem not in ("utils", "helpers", "misc", "common")
 

@@ -131,6 +131,9 @@ class Compute:
     the faster on GPUs, TPUs and CPUs with AMX."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """What computes attention: XLA's products, or cuDNN's fused kernel, which keeps no scores; auto: the kernel where it
+    can. It needs an NVIDIA GPU of compute capability 8.0, bfloat16, arch.attention_dropout 0 and even lengths."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ from research.types import UserError
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+LONGEST_FIELD = 2**26
+"""Characters of a field of CSV: more than any document has (the csv module's 131,072 are not), and what a quote that is
+never closed may at most fill memory with."""
+
 Fields = dict[str, Any]
 Line = tuple[int, str, UserError | None]
 """A line's number from 1, the line with its newline, and what is wrong with it."""
@@ -121,7 +125,7 @@ ENDED: Any = object()
 
 
 def _csv(path: pathlib.Path) -> Iterator[Read]:
-    csv.field_size_limit(2**31 - 1)  # 131,072 characters by default, which a document may well have
+    csv.field_size_limit(LONGEST_FIELD)
     source, held, again = _lines(path), deque[Line](), deque[Line]()  # held: of the record that is being read
 
     def lines() -> Iterator[str]:
@@ -153,8 +157,8 @@ def _csv(path: pathlib.Path) -> Iterator[Read]:
             return
         number, _, wrong = held[0]
         if broken:
-            # A quote that is not closed has taken in lines up to the next one, or all, which memory then holds: only
-            # the first of them is lost.
+            # A quote that is not closed has taken in lines up to the next one, the longest field or the end, which
+            # memory then holds: only the first of them is lost.
             again.extendleft(list(held)[:0:-1])
             rows = reader(header)
             yield number, wrong or UserError(f"{path}:{number}: not CSV ({broken}): mend its quotes or remove the line")

@@ -328,6 +328,11 @@ def available() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return of_machine()
+
+
+def of_machine() -> int:
+    """Return the free bytes of the machine's own memory, within the limits of this process."""
     import psutil
 
     limits = _limits(pathlib.Path("/proc/self/cgroup"), pathlib.Path("/sys/fs/cgroup"))

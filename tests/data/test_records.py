@@ -98,6 +98,15 @@ def test_a_quote_that_is_not_closed_takes_no_other_record_with_it(tmp_path):
         list(rows_of_file(path))
 
 
+def test_a_quote_that_is_never_closed_holds_no_more_than_the_longest_field(tmp_path, monkeypatch):
+    monkeypatch.setattr("research.data.files.LONGEST_FIELD", 30)
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text", '"begun', *(f"row {i}" for i in range(50))]) + "\n")
+    broken, *rows = rows_of_file(path)
+    assert str(broken.error).startswith(f"{path}:2: not CSV (field larger than field limit (30)): mend its quotes")
+    assert [row.fields["text"] for row in rows] == [f"row {i}" for i in range(50)]
+
+
 def test_records_stream_and_unknown_files_are_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "good"}\n' * 10_000 + b"broken")

@@ -1,0 +1,51 @@
+"""What accelerators promise: floating-point operations a second of dense matrix products, by the device's exact name.
+
+Names are those that JAX gives (`jax.devices()[0].device_kind`). They must match whole: boards of one chip differ by a
+third, and a slice of a GPU (MIG) has a longer name. Vendors' tables often state twice as much, for matrices of which
+half is zeros (structured sparsity): what stands here is without.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+DATASHEET = "NVIDIA's data sheet of the {}, half of what it states with sparsity"
+TPU = "Google's documentation of the {}, peak compute per chip (bf16)"
+
+
+class Peak(NamedTuple):
+    """Operations a second of one device, where a multiplication and its addition are two, and who says so."""
+
+    bfloat16: float
+    float32: float  # as JAX multiplies float32 where nothing else is asked for: TF32 on these GPUs, bfloat16 on TPUs
+    source: str
+
+
+def _gpu(bfloat16: float, board: str) -> Peak:
+    return Peak(bfloat16, bfloat16 / 2, DATASHEET.format(board))  # TF32 is half as fast on all of these
+
+
+def _tpu(bfloat16: float, chip: str) -> Peak:
+    return Peak(bfloat16, bfloat16, TPU.format(chip))
+
+
+PEAKS: dict[str, Peak] = {
+    "NVIDIA H200": _gpu(989.4e12, "H200 SXM"),
+    "NVIDIA H200 NVL": _gpu(835.5e12, "H200 NVL"),
+    "NVIDIA H100 80GB HBM3": _gpu(989.4e12, "H100 SXM"),
+    "NVIDIA H100 PCIe": _gpu(756.5e12, "H100 PCIe"),
+    "NVIDIA H100 NVL": _gpu(835.5e12, "H100 NVL"),
+    "NVIDIA A100-SXM4-80GB": _gpu(312e12, "A100 80GB SXM"),
+    "NVIDIA A100-SXM4-40GB": _gpu(312e12, "A100 40GB SXM"),
+    "NVIDIA A100 80GB PCIe": _gpu(312e12, "A100 80GB PCIe"),
+    "NVIDIA A100-PCIE-40GB": _gpu(312e12, "A100 40GB PCIe"),
+    "TPU v4": _tpu(275e12, "TPU v4"),
+    "TPU v5 lite": _tpu(197e12, "TPU v5e"),
+    "TPU v5": _tpu(459e12, "TPU v5p"),
+    "TPU v6 lite": _tpu(918e12, "TPU v6e"),
+}
+
+
+def peak_of(device: str, dtype: str) -> float | None:
+    """Return the operations a second that `device` promises of products of `dtype`, None where it is not known."""
+    return getattr(PEAKS[device], dtype) if device in PEAKS else None
