@@ -123,14 +123,15 @@ def check_layout(run: Any, devices: int) -> None:
 
     from research.train import sharding
 
-    shape = sharding.sizes(run.mesh, devices)
+    shape = sharding.sizes(run.mesh, devices, "asked for")
     if (used := math.prod(shape)) != devices:
         data, fsdp, tensor = shape
         raise UserError(
             f"mesh.data {data} x mesh.fsdp {fsdp} x mesh.tensor {tensor} uses {used} of {devices} devices: "
             "let it use them all, or ask for fewer"
         )
-    sharding.check_batch(run.batch_size, run.microbatches, jax.sharding.AbstractMesh(shape, sharding.AXES))
+    mesh = jax.sharding.AbstractMesh(shape, ("data", "fsdp", "tensor"))  # of devices that are elsewhere
+    sharding.check_batch(run.batch_size, run.microbatches, mesh)
 
 
 def _path(flag: str) -> str:

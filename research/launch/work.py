@@ -86,5 +86,5 @@ def manifest(comments: Sequence[str], value: dict[str, Any]) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
 
     Dumper.add_representer(str, text)
-    body = yaml.dump(value, Dumper=Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+    body = yaml.dump(value, Dumper=Dumper, sort_keys=False, width=10_000)
     return "\n".join([*comments, body])

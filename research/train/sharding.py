@@ -22,7 +22,6 @@ from research.train import paths
 from research.types import UserError
 
 P = PartitionSpec
-AXES = ("data", "fsdp", "tensor")
 
 # First match wins. Optimizer moments carry the path of their parameter at the end of their own, so the same table
 # places them. Every matrix of every model has a rule; vectors without one, such as norms, are replicated. A projection
@@ -61,26 +60,26 @@ def create_mesh(config: Mesh, devices: list[jax.Device] | None = None) -> jax.sh
         UserError: The mesh needs more devices than there are.
     """
     devices = jax.devices() if devices is None else devices
-    shape = sizes(config, len(devices), f" ({devices[0].platform})")
+    shape = sizes(config, len(devices), devices[0].platform)
     grid = np.asarray(devices[: math.prod(shape)]).reshape(shape)
-    return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.sharding.Mesh(grid, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 
-def sizes(config: Mesh, count: int, where: str = "") -> tuple[int, int, int]:
-    """Return how many ways data, fsdp and tensor are split over at most `count` devices, which need not exist.
+def sizes(config: Mesh, devices: int, platform: str = "any") -> tuple[int, int, int]:
+    """Return the sizes of the axes data, fsdp and tensor of a mesh over so many devices.
 
     Raises:
-        UserError: A size is below 1, or the mesh needs more devices than `count`; `where` says which these are.
+        UserError: A size is below 1, or the mesh needs more devices.
     """
     if min(config.fsdp, config.tensor) < 1 or config.data < 0:
-        asked = (config.data, config.fsdp, config.tensor)
-        raise UserError(f"mesh {asked} has a size below 1: only mesh.data may be 0, for all devices left")
+        shape = (config.data, config.fsdp, config.tensor)
+        raise UserError(f"mesh {shape} has a size below 1: only mesh.data may be 0, for all devices left")
     rest = config.fsdp * config.tensor
-    data = config.data or max(1, count // rest)
-    if data * rest > count:
+    data = config.data or max(1, devices // rest)
+    if data * rest > devices:
         raise UserError(
             f"mesh.data {data} x mesh.fsdp {config.fsdp} x mesh.tensor {config.tensor} needs {data * rest} devices, "
-            f"but there are {count}{where}: lower them, or set mesh.data 0 for all that are left"
+            f"but there are {devices} ({platform}): lower them, or set mesh.data 0 for all that are left"
         )
     return data, config.fsdp, config.tensor
 

@@ -109,7 +109,7 @@ def test_two_phases_have_one_schedule(name, local):  # noqa: F811
 SMALL = (
     "--arch.width 32 --arch.layers 2 --arch.heads 2 --arch.mlp-width 64 --arch.vocab-size 0 --data.tokenizer.path= "
     "--data.tokenizer.kind bpe --data.tokenizer.size 600 --data.length 64 --batch-size 8 --microbatches 2 "
-    "--schedule.warmup 5 --optimizer.learning-rate 0.01 --log-every 1 --evaluate-every 0 --evaluate-rows 8"
+    "--mesh.data 2 --schedule.warmup 5 --optimizer.learning-rate 0.01 --log-every 1 --evaluate-every 0 --evaluate-rows 8"
 ).split()
 
 
