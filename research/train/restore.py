@@ -280,5 +280,6 @@ def evaluated(
         right = judge.right(run.objective, rows.table.examples, answers)
         summed = None if right is None else units.by_example(right)
     else:
-        summed = units.by_row(gathered, "example" if is_task(run) else "row")
+        alone = is_task(run) and len(rows.table.examples) == rows.count  # none shares its row with another
+        summed = units.by_row(gathered, "example" if alone else "row")
     return Evaluated(scores, tokens, summed, prepared.parts[split], loaded, prepared, answers)
