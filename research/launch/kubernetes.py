@@ -195,4 +195,4 @@ class Kubernetes:
 
 def literal(word: str) -> str:
     """Return `word` as Kubernetes must be told it, which reads $(NAME) in a command as a variable, and $$ as $."""
-    return re.sub(r"\$(?=[$(])", "$$$$", word)
+    return re.sub(r"\$(?=[$(])", "$$", word)

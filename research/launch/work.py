@@ -34,7 +34,9 @@ def explicit(address: str, count: str, index: str) -> list[str]:
 
 def header(work: Work, send: str) -> list[str]:
     """Return the first comments of a file: how it was made, and how it is sent."""
-    return [f"# python -m research {shlex.join(work.made_by)}", f"# {send}"]
+    said = shlex.join(work.made_by)  # YAML ends a comment at more characters than a line feed
+    told = "".join(char if char.isprintable() else repr(char)[1:-1] for char in said)
+    return [f"# python -m research {told}", f"# {send}"]
 
 
 def check_words(words: Iterable[str]) -> None:
