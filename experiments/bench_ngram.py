@@ -16,13 +16,15 @@ import argparse
 import gzip
 import importlib
 import json
-import os
-import pathlib
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from experiments.local import FOLDER
+from research.types import UserError
 
 COLUMNS = ("data", "tokens", "ngrams", "estimate", "score", "perplexity", "peak MB")
 PEERS = ("nltk estimate", "nltk score", "kenlm score")
@@ -34,13 +36,16 @@ def main() -> None:
     parser.add_argument("--order", type=int, default=5, help="of modified Kneser-Ney")
     parser.add_argument("--tokens", type=int, default=0, help="of a synthetic text besides; 0: none")
     parser.add_argument("--peer-tokens", type=int, default=20_000, help="that NLTK counts; 0: no NLTK")
-    parser.add_argument("--skip", nargs="*", default=[], help="texts to leave out: ptb, wikitext2")
+    parser.add_argument("--skip", nargs="*", default=[], choices=("ptb", "wikitext2"), help="texts to leave out")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each text instead of the table")
     options = parser.parse_args()
     if not options.json:
         print("".join(f"{column:>14}" for column in (*COLUMNS, *PEERS)))
     for name, train, test, words in texts(options):
-        row = {"data": name, "order": options.order} | measure(train, test, words, options)
+        try:
+            row = {"data": name, "order": options.order} | measure(train, test, words, options)
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from None
         if options.json:
             print(json.dumps(row), flush=True)
         else:
@@ -53,8 +58,11 @@ def texts(options) -> Iterator[tuple[str, Any, Any, list[str]]]:
     import numpy as np
 
     for name in ("ptb", "wikitext2"):
-        folder = pathlib.Path(os.environ.get("TERCET_DATA", "../shared/data")) / name
-        if name in options.skip or not folder.is_dir():
+        folder = FOLDER / name
+        if name in options.skip:
+            continue
+        if not folder.is_dir():
+            print(f"note: no {folder}, left out", file=sys.stderr)
             continue
         known, found = {"</s>": 0}, []
         for split in ("train", "test"):
@@ -91,6 +99,7 @@ def measure(train, test, words: list[str], options) -> dict[str, Any]:
     """Return the row of one text: speeds in tokens a second."""
     import numpy as np
 
+    from research.models.arpa import KENLM
     from research.models.ngram import Ngram
     from research.models.smoothing import estimate
 
@@ -102,7 +111,7 @@ def measure(train, test, words: list[str], options) -> dict[str, Any]:
     row |= {"score": round(len(test) / seconds), "perplexity": round(float(np.exp(-scores.mean())), 2)}
     if options.peer_tokens and (nltk := optional("nltk.lm")):
         row |= by_nltk(nltk, train[: options.peer_tokens], test[: options.peer_tokens // 100], options.order)
-    if len(train) < 5_000_000 and (kenlm := optional("kenlm")):
+    if len(train) < 5_000_000 and options.order in KENLM and (kenlm := optional("kenlm")):
         row |= by_kenlm(kenlm, model, scores, test, words)
     return row
 

@@ -4,15 +4,23 @@ Command:  TERCET_DATA=... python -m experiments.ladder [RUN ...] --out runs/ladd
           python -m research interpolate runs/ladder/ptb_kn5_cache runs/ladder/ptb_lstm_small --out runs/ladder/ptb_mixture
           python -m research report runs/ladder/ptb_* --rows name --out report
 Source:   Penn Treebank as Mikolov et al. (2010) split it; Mikolov (2012), table 4.1; Zaremba et al. (2014), section 4.1;
-          PyTorch's word language model example for WikiText-2. Published figures are in third_party.
+          PyTorch's word language model example. Published figures are in third_party.
+Cost:     n-grams less than a minute each. By their first steps on two busy cores, ptb_nnlm and ptb_rnnlm take 15 minutes,
+          ptb_lstm_small and ptb_transformer 40, ptb_lstm_tied 100, and the three others some 6 hours each.
 
 Trains each run of RUNS, or those that are named, and scores it on the test split: finished ones are not run again, an
-interrupted one goes on. Everyone reads words, a line of text a document that ends in an end-of-line token, which is scored too;
-neural models read the corpus as contiguous streams. Learning rates of SGD are for means over tokens: those that are
-published for sums over the steps of a row stand here times the steps, and norms of gradients over them.
+interrupted one goes on. Everyone reads words, a line of text a document that ends in an end-of-line token, which is
+scored too; recurrent and feed-forward models read the corpus as contiguous streams. Learning rates of SGD are for means
+over tokens: those that are published for sums over the steps of a row stand here times the steps, and norms of
+gradients over them.
 
-Differs:  published recipes halve learning rates when the validation loss stops falling, where these fall at given steps;
-          blank lines of WikiText-2, 6 % of its published tokens, are no documents, so its figures are not the published ones' equals.
+Differs:  PyTorch's example divides its learning rate by 4 after each epoch without a better validation loss. These are
+          divided every fourth epoch from the 20th on: as often, as published logs show, but at steps known beforehand.
+          Its README told of a test perplexity of 87.17 for `--tied` and its 40 epochs, first on PTB (pull request 104),
+          later on WikiText-2, which the example had come to use: nobody repeated that there, and the figure was removed
+          as PTB's (issue 281). On WikiText-2 the same command gave its users 100.3 and 99.9.
+          Blank lines of WikiText-2, 0.6 % of its published tokens, are no documents here. Their ends are easy to tell:
+          with them, wikitext2_kn5 has 220.1 instead of 224.8.
 """
 
 from __future__ import annotations
@@ -21,6 +29,7 @@ import argparse
 import pathlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from experiments.local import source
 from research.config import Optimizer, Run, Schedule
@@ -32,39 +41,67 @@ from research.models.ngram import Ngram
 from research.objectives.causal import Causal
 from research.types import UserError
 
-PTB, WIKITEXT2 = ("ptb", 10_100), ("wikitext2", 33_400)  # folders, and ids of which all words have one
-EPOCH = 929_588  # targets of PTB
+class Corpus(NamedTuple):
+    """A data set in words."""
+
+    folder: str
+    size: int  # ids, of which all words have one
+    targets: int  # of the training split: what an epoch reads
 
 
-def words(folder: str, size: int, **fields) -> Data:
-    """Return a corpus that is written in words, read as streams."""
-    tokenizer = Tokenizer(kind="word", size=size, sentinels=0, template="eos", min_frequency=1)
-    data = Data(sources=(source(folder, boundary="line"),), tokenizer=tokenizer, unknown="<unk>", order="stream")
-    return replace(data, **fields)
+PTB, WIKITEXT2 = Corpus("ptb", 10_100, 929_588), Corpus("wikitext2", 33_400, 2_075_676)
 
 
-def counted(corpus: tuple[str, int], arch: Ngram) -> Run:
+def words(corpus: Corpus, **fields) -> Data:
+    """Return `corpus` as data, read as streams unless `fields` say otherwise."""
+    tokenizer = Tokenizer(kind="word", size=corpus.size, sentinels=0, template="eos", min_frequency=1)
+    text = source(corpus.folder, boundary="line")
+    return replace(Data(sources=(text,), tokenizer=tokenizer, unknown="<unk>", order="stream"), **fields)
+
+
+def counted(corpus: Corpus, arch: Ngram) -> Run:
     """Return a run that counts n-grams."""
-    return Run("", arch, Causal(), data=words(*corpus, order="shuffled", length=35))
+    return Run("", arch, Causal(), data=words(corpus, order="shuffled", length=35))
 
 
-def sgd(arch: Recurrent, length: int, epochs: int, stairs: int, factor: float, rate: float, clip: float) -> Run:
-    """Return a run on PTB as Zaremba et al. train: 20 rows, the learning rate falling every epoch after the first few.
-
-    `rate` and `clip` are published for losses summed over the `length` steps of a row.
-    """
+def sgd(
+    corpus: Corpus,
+    arch: Recurrent,
+    *,
+    rate: float,
+    clip: float,
+    length: int,
+    epochs: int,
+    flat: int,
+    stairs: int,
+    factor: float,
+) -> Run:
+    """Return a run of 20 streams whose learning rate, the same for `flat` epochs, falls `stairs` times in the rest."""
     return Run(
         name="",
         arch=arch,
         objective=Causal(),
-        data=words(*PTB, length=length),
-        optimizer=Optimizer("sgd", learning_rate=rate * length, clip=clip / length, weight_decay=0.0),
-        schedule=Schedule("staircase", warmup=0, decay=stairs / epochs, stairs=stairs, factor=factor),
+        data=words(corpus, length=length),
+        optimizer=Optimizer("sgd", learning_rate=rate, clip=clip, weight_decay=0.0),
+        schedule=Schedule("staircase", warmup=0, decay=1 - flat / epochs, stairs=stairs, factor=factor),
         epochs=epochs,
         batch_size=20,
         log_every=100,
-        **every(EPOCH // (20 * length)),
+        **every(corpus.targets // (20 * length)),
     )
+
+
+def zaremba(arch: Recurrent, length: int, epochs: int, flat: int, factor: float) -> Run:
+    """Return a run on PTB whose rate of 1 falls every epoch after the `flat` ones, gradients being clipped at 5."""
+    falling = {"epochs": epochs, "flat": flat, "stairs": epochs - flat, "factor": factor}
+    return sgd(PTB, arch, rate=1.0 * length, clip=5.0 / length, length=length, **falling)
+
+
+def example(corpus: Corpus) -> Run:
+    """Return PyTorch's example with `--tied`; see Differs."""
+    arch = Recurrent("lstm", width=200, layers=2, init_range=0.1, tied=True)
+    arch = replace(arch, dropout=0.2, input_dropout=0.2, output_dropout=0.2)
+    return sgd(corpus, arch, rate=20.0, clip=0.25, length=35, epochs=40, flat=20, stairs=5, factor=0.25)
 
 
 def adam(arch: FeedForward | Recurrent, rate: float, epochs: float) -> Run:
@@ -73,29 +110,29 @@ def adam(arch: FeedForward | Recurrent, rate: float, epochs: float) -> Run:
         name="",
         arch=arch,
         objective=Causal(),
-        data=words(*PTB, length=32),
+        data=words(PTB, length=32),
         optimizer=Optimizer(learning_rate=rate, weight_decay=0.01),
         schedule=Schedule("linear", warmup=200),
         epochs=epochs,
         batch_size=32,
         log_every=50,
-        **every(EPOCH // (32 * 32)),
+        **every(PTB.targets // (32 * 32)),
     )
 
 
-def attention(corpus: tuple[str, int], width: int, layers: int, mlp_width: int, dropout: float, epochs: float, epoch: int) -> Run:
+def attention(corpus: Corpus, width: int, layers: int, mlp_width: int, dropout: float, epochs: float) -> Run:
     """Return a run of a GPT-2 of that shape."""
-    arch = replace(preset("gpt2-nano"), width=width, layers=layers, heads=4, mlp_width=mlp_width, max_length=128, vocab_size=0)
+    arch = replace(preset("gpt2-nano"), width=width, layers=layers, heads=4, mlp_width=mlp_width, max_length=128)
     return Run(
         name="",
-        arch=replace(arch, dropout=dropout, attention_dropout=dropout),
+        arch=replace(arch, vocab_size=0, dropout=dropout, attention_dropout=dropout),
         objective=Causal(),
-        data=words(*corpus, order="shuffled", length=128),
+        data=words(corpus, order="shuffled", length=128),
         optimizer=Optimizer("muon", learning_rate=3e-3, weight_decay=0.1),
         schedule=Schedule("linear", warmup=100),
         epochs=epochs,
         batch_size=16,
-        **every(epoch // (16 * 128)),
+        **every(corpus.targets // (16 * 128)),
     )
 
 
@@ -106,7 +143,6 @@ def every(steps: int) -> dict[str, int]:
 
 SMALL = Recurrent("lstm", width=200, layers=2, init_range=0.1)
 MEDIUM = Recurrent("lstm", width=650, layers=2, init_range=0.05, dropout=0.5, input_dropout=0.5, output_dropout=0.5)
-EXAMPLE = Recurrent("lstm", width=200, layers=2, init_range=0.1, dropout=0.2, input_dropout=0.2, output_dropout=0.2, tied=True)
 
 RUNS: dict[str, Callable[[], Run]] = {
     "ptb_kn3": lambda: counted(PTB, Ngram(3)),
@@ -114,16 +150,13 @@ RUNS: dict[str, Callable[[], Run]] = {
     "ptb_kn5_cache": lambda: counted(PTB, Ngram(5, cache=0.12)),  # the weight that is best on validation
     "ptb_nnlm": lambda: adam(FeedForward(context=4, width=100, hidden_width=200, direct=False, dropout=0.2), 1e-3, 10),
     "ptb_rnnlm": lambda: adam(Recurrent("elman", width=200, layers=1, input_dropout=0.2, output_dropout=0.3), 2e-3, 10),
-    "ptb_lstm_small": lambda: sgd(SMALL, length=20, epochs=13, stairs=9, factor=0.5, rate=1.0, clip=5.0),
-    "ptb_lstm_medium": lambda: sgd(MEDIUM, length=35, epochs=39, stairs=33, factor=0.8, rate=1.0, clip=5.0),
-    "ptb_transformer": lambda: attention(PTB, 256, 3, 832, dropout=0.3, epochs=15, epoch=EPOCH),
+    "ptb_lstm_small": lambda: zaremba(SMALL, length=20, epochs=13, flat=4, factor=1 / 2),
+    "ptb_lstm_medium": lambda: zaremba(MEDIUM, length=35, epochs=39, flat=6, factor=1 / 1.2),
+    "ptb_lstm_tied": lambda: example(PTB),
+    "ptb_transformer": lambda: attention(PTB, 256, 3, 832, dropout=0.3, epochs=15),
     "wikitext2_kn5": lambda: counted(WIKITEXT2, Ngram(5)),
-    "wikitext2_lstm": lambda: replace(
-        sgd(EXAMPLE, length=35, epochs=40, stairs=4, factor=0.25, rate=20 / 35, clip=0.25 * 35),
-        data=words(*WIKITEXT2, length=35),
-        **every(2_075_000 // (20 * 35)),
-    ),
-    "wikitext2_transformer": lambda: attention(WIKITEXT2, 200, 2, 512, dropout=0.2, epochs=40, epoch=2_075_000),
+    "wikitext2_lstm_tied": lambda: example(WIKITEXT2),
+    "wikitext2_transformer": lambda: attention(WIKITEXT2, 200, 2, 512, dropout=0.2, epochs=40),
 }
 
 
@@ -137,12 +170,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"of {', '.join(RUNS)}; none: all")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/ladder"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run each (n-gram models have one)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run each; n-gram models have none: one")
     options = parser.parse_args()
     if unknown := set(options.runs) - RUNS.keys():
-        parser.error(f"no run called {sorted(unknown)[0]}: there are {', '.join(RUNS)}")
+        raise SystemExit(f"error: no run called {sorted(unknown)[0]}: there are {', '.join(RUNS)}")
     for name in options.runs or RUNS:
-        for seed in options.seeds[: 1 if isinstance(run_of(name, 0).arch, Ngram) else None]:
+        for seed in [0] if isinstance(run_of(name, 0).arch, Ngram) else options.seeds:
             try:
                 scored(run_of(name, seed), options.out / (f"{name}_{seed}" if seed else name))
             except UserError as error:

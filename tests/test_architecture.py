@@ -74,7 +74,7 @@ def test_the_picture_is_the_design():
         ["commands"],
         ["train"],
         ["generate"],
-        ["tasks", "interop"],
+        ["tasks", "interop", "launch"],
         ["config"],
         ["models", "objectives", "data", "report"],
         ["types", "keys"],
@@ -82,7 +82,16 @@ def test_the_picture_is_the_design():
 
 
 @pytest.mark.parametrize(
-    "module", ["research", "research.config", "research.commands.main", "research.commands.train", "research.report"]
+    "module",
+    [
+        "research",
+        "research.config",
+        "research.commands.main",
+        "research.commands.train",
+        "research.commands.launch",
+        "research.launch",
+        "research.report",
+    ],
 )
 def test_configuration_imports_nothing_heavy(module):
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
@@ -95,7 +104,8 @@ def test_nothing_unsafe_and_nothing_sprawling(file):
     roots = {name.split(".")[0] for name in imports(file)}
     assert not roots & {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
     assert not any(name.startswith("flax.nnx") for name in imports(file))  # it crashes on a jax that we support
-    assert not re.search(r"trust_remote_code\s*=\s*True|yaml\.load\(|torch\.load\(|allow_pickle\s*=\s*True", file.read_text())
+    # torch.load({ is in a message that tells how to convert a pickled file
+    assert not re.search(r"trust_remote_code\s*=\s*True|yaml\.load\(|torch\.load\((?!\{)|allow_pickle\s*=\s*True", file.read_text())
     assert len(file.read_text().splitlines()) <= 500
     assert file.stem not in ("utils", "helpers", "misc", "common")
 

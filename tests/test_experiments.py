@@ -27,7 +27,7 @@ def local(tmp_path, monkeypatch):
     (folder / "tinyshakespeare" / "all.txt").touch()
     for task in ("sst2", "sms_spam", "conll2003", "dialogsum", "dailydialog", "multi30k_en_de"):
         (folder / task).mkdir()
-    for name in ("bert-base-uncased", "bert-base-cased", "gpt2", "t5-small"):
+    for name in ("bert-base-uncased", "bert-base-cased", "roberta-base", "gpt2", "t5-small"):
         (tmp_path / "tokenizers" / name).mkdir(parents=True)
     for split in ("train", "validation", "test"):
         pair = json.dumps({"source": "A man, a dog.", "target": "Ein Mann, ein Hund."})

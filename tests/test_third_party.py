@@ -8,6 +8,8 @@ import typing
 
 import pytest
 
+from experiments.ladder import RUNS
+from research import models
 from research.config import Optimizer, load_experiment
 from research.data.sources import Source
 from research.interop import card
@@ -42,10 +44,25 @@ def test_papers_of_methods_name_fields_and_values_that_runs_have():
     kinds = {"optimizer": [Optimizer], "arch": [Arch, ladder.Recurrent, ladder.FeedForward, ngram.Ngram]}
     papers = {name: record["fields"] for name, record in RECORDS.items() if "fields" in record}
     assert len(papers) > 5
+    named = {"name": set(RUNS), "arch.model": set(models.ARCHITECTURES)}
     for path, values in ((path, values) for fields in papers.values() for path, values in fields.items()):
-        group, field = path.split(".")
-        options = [typing.get_args(typing.get_type_hints(kind)[field]) for kind in kinds[group] if hasattr(kind(), field)]
+        options = [named[path]] if path in named else list(_options(path, kinds))
         assert values and any(set(values) <= set(each) for each in options), path
+
+
+def _options(path, kinds):
+    group, field = path.split(".")
+    for kind in kinds[group]:
+        if field in (hints := typing.get_type_hints(kind)):
+            yield (True, False) if hints[field] is bool else typing.get_args(hints[field])
+
+
+def test_published_figures_are_of_runs_of_the_ladder_and_their_papers_are_cited_with_these():
+    figures = {name: record["published"] for name, record in RECORDS.items() if "published" in record}
+    assert {"mikolov2012statistical", "zaremba2014recurrent", "pytorch2017word"} == figures.keys()
+    for name, published in figures.items():
+        assert [figure["name"] for figure in published] == RECORDS[name]["fields"]["name"]
+        assert all(figure["value"] > 50 and figure["source"] for figure in published)
 
 
 def test_every_local_data_set_and_tokenizer_of_an_experiment_has_a_record(local):  # noqa: F811

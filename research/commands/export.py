@@ -100,16 +100,19 @@ def export_arpa(run: pathlib.Path, folder: pathlib.Path, raw: bool) -> int:
 
     from research.data.tokenizer import save
     from research.interop.export import whole_folder
-    from research.models.arpa import write_arpa
+    from research.models.arpa import KENLM, write_arpa
     from research.train.restore import read_model  # jax
 
     opened = read_model(str(run))
     model, tokenizer = opened.model, opened.reader.tokenizer
     with whole_folder(folder) as partial:
-        write_arpa(model, tokenizer.convert_ids_to_tokens(list(range(model.size))), partial / "model.arpa")
+        spellings = tokenizer.convert_ids_to_tokens(list(range(model.size)))
+        write_arpa(model, spellings, partial / "model.arpa", tokenizer.unk_token_id)
         save(tokenizer, partial)
     print(f"{model.parameters:,} n-grams of {run} -> {folder}")
-    print(f'kenlm.Model("{folder}/model.arpa"), or --arch.arpa {folder}/model.arpa --data.tokenizer.path {folder}')
+    if model.order in KENLM:
+        print(f'kenlm.Model("{folder}/model.arpa")')
+    print(f"--arch.arpa {folder}/model.arpa --data.tokenizer.path {folder}")
     return 0
 
 

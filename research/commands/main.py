@@ -13,6 +13,7 @@ import sys
 COMMANDS = {
     "train": "train one experiment; the same command again resumes it",
     "sweep": "train an experiment once for every combination of the given values",
+    "launch": "write a run as a job of Slurm, Kubernetes or SkyPilot",
     "evaluate": "score a checkpoint of a run on any text",
     "interpolate": "mix causal models, with weights fitted on validation, into one for reports",
     "export": "write a run as a folder that Hugging Face's transformers loads, with a model card",

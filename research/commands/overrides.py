@@ -81,7 +81,7 @@ def split(config: Any, arguments: Sequence[str]) -> list[Override]:
             raise UserError(f"{flag} is given twice")
         if not values and known[path].kind is bool:
             values = ["True"]
-        if not values and not _is_sequence(known[path].kind):
+        if not values and not is_sequence(known[path].kind):
             raise UserError(f"{flag} needs a value: {_name(known[path].kind)}")
         if bool in (known[path].kind, *typing.get_args(known[path].kind)):
             values = [v.capitalize() if v.lower() in ("true", "false") else v for v in values]
@@ -91,7 +91,7 @@ def split(config: Any, arguments: Sequence[str]) -> list[Override]:
 
 def choices(config: Any, override: Override) -> list[Override]:
     """Return one override for each value of `override`; all the words of a tuple field are one value."""
-    if _is_sequence(fields(config)[override.path].kind):
+    if is_sequence(fields(config)[override.path].kind):
         return [override]
     return [Override(override.path, (value,)) for value in override.values]
 
@@ -106,7 +106,7 @@ def apply(config: Config, overrides: Sequence[Override]) -> Config:
         return config
     known = fields(config)
     for override in overrides:
-        if len(override.values) > 1 and not _is_sequence(known[override.path].kind):
+        if len(override.values) > 1 and not is_sequence(known[override.path].kind):
             raise UserError(f"{override.flag} takes one value, not {len(override.values)}: {' '.join(override.values)}")
     changed = _cli(config, [word for override in overrides for word in override.arguments])
     if changed is not None:
@@ -187,7 +187,8 @@ def _nearest_field(path: str, known: dict[str, Field]) -> str:
     return hint.replace("mean ", "mean --").replace("_", "-")
 
 
-def _is_sequence(kind: Any) -> bool:
+def is_sequence(kind: Any) -> bool:
+    """Return whether a field of type `kind` takes several words."""
     return any(typing.get_origin(option) in (tuple, list) for option in _options(kind))
 
 

@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 Fields are those of the configuration, whole (optimizer.learning_rate) or as short as is plain (learning_rate). Runs
 that differ by their seed alone are one cell. Scores are what `evaluate RUN --split test` kept in the run's folder.
 
---out takes table (.tex, .md, .csv), figures (.pdf, .png), statistics.json, provenance (.tex, .md, .json),
+--out takes table (.tex, .md, .csv), figures (.pdf, .png), statistics and provenance (.tex, .md, .json),
 references.bib, licences (.tex, .md), and index.html, which shows all of it."""
 
 
@@ -47,16 +47,17 @@ def main(arguments: list[str]) -> int:
     check_writable(options.out.absolute().parent)
     found = runs.load(options.runs, options.split)
     grid = cells.arrange(found, options.split, options.rows, options.columns, options.scores, options.interval)
-    comparable.check(grid)
+    comparable.check(grid)  # before a folder is made
     known = records.read()
     command = shlex.join(["python", "-m", "research", "report", *arguments])
     with whole_folder(options.out) as folder:
         told = write(folder, grid, options.against, known, command)
-    for row in grid.row_keys:
-        for column in grid.column_keys:
-            for reason in grid.cells[row, column, grid.scores[0]].reasons:
-                told.insert(0, f"{' '.join(filter(None, (grid.row_names[row], grid.column_names[column])))}: {reason}")
-    for line in dict.fromkeys(told):
+    of_cells = []
+    for (row, column, _), cell in grid.cells.items():
+        called = " ".join(filter(None, (grid.row_names[row], grid.column_names[column])))
+        said = (*cell.reasons, *cell.remarks)
+        of_cells += [text if text.startswith(f"{called}: ") else f"{called}: {text}" for text in said]
+    for line in dict.fromkeys([*of_cells, *told]):
         print(f"note: {line}", file=sys.stderr)
     print((options.out / "table.md").read_text(encoding="utf-8"))
     print(f"{len(found)} runs -> {options.out} (open {options.out / 'index.html'})")

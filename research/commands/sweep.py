@@ -123,11 +123,11 @@ def _status(folder: pathlib.Path, run: Any) -> str:
         UserError: The folder holds a run of another configuration.
     """
     from research.config import differences, from_json
-    from research.report.logs import RUN, read_run
+    from research.report.logs import RUN, read_trained
     from research.train.loop import status
 
     if (folder / RUN).exists():
-        changed = differences(from_json(read_run(folder)["configuration"]), run)
+        changed = differences(from_json(read_trained(folder, "choose another --out")["configuration"]), run)
         if changed:
             what = "; ".join(changed)
             raise UserError(f"{folder} holds a run of another configuration ({what}): choose another --out")

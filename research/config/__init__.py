@@ -4,7 +4,7 @@ Importing this room imports neither jax nor transformers: `train EXPERIMENT --he
 """
 
 from research.config.as_json import differences, flatten, from_json, to_json
-from research.config.checks import check, check_data
+from research.config.checks import check, check_data, unfused
 from research.config.experiment import load_experiment
 from research.config.run import (
     Adapter,
@@ -39,4 +39,5 @@ __all__ = [
     "load_experiment",
     "problem_of",
     "to_json",
+    "unfused",
 ]

@@ -47,6 +47,9 @@ def check(run: Run, resolved: bool = False) -> None:
     _not_negative(run.schedule, "warmup", "floor", of="schedule.")
     if not 0 < run.optimizer.layer_decay <= 1:
         raise UserError(f"optimizer.layer_decay is {run.optimizer.layer_decay}: it must be above 0 and at most 1")
+    if run.optimizer.parameter_scale and run.optimizer.name != "adafactor":
+        name = run.optimizer.name
+        raise UserError(f"optimizer.parameter_scale is for adafactor, and optimizer.name is {name}: set it to False")
     _check_adapter(run.adapter)
     _not_negative(run.loss, "z_loss", of="loss.")
     if run.seed >= 2**32:
@@ -102,6 +105,8 @@ def _check_shape(run: Run) -> None:
         _check_ladder(run)
     elif run.init.rescale:
         _check_rescale(run.arch)
+    if run.compute.attention == "cudnn" and (reason := unfused(run)):
+        raise UserError(f"compute.attention is cudnn, but {reason}, or let compute.attention be auto")
     problem = problem_of(run)
     if problem != "single_label" and (run.loss.label_smoothing or run.loss.z_loss):
         raise UserError(f"loss.label_smoothing and loss.z_loss are for one of several, not for {problem}: set them to 0")
@@ -121,6 +126,24 @@ def _check_shape(run: Run) -> None:
                 f"{run.arch.max_length}: lower the one or raise the other"
                 + (" (with --init.positions resize)" if run.init.path else "")
             )
+
+
+def unfused(run: Run) -> str:
+    """Return what of `run` cuDNN's attention does not take, and what would do; nothing where it takes all."""
+    arch = run.arch
+    if not isinstance(arch, Arch):
+        return f"a {type(arch).__name__} model has none: choose a transformer"
+    if run.compute.dtype != "bfloat16":
+        return f"compute.dtype is {run.compute.dtype}, not bfloat16: set it"
+    if arch.attention_dropout:
+        return f"it does not drop weights, and arch.attention_dropout is {arch.attention_dropout}: set it to 0"
+    width = arch.attention_width // arch.heads
+    if width % 8 or width > 128:
+        return f"heads are {width} wide, no multiple of 8 up to 128: set arch.heads or arch.head_width"
+    lengths = run.objective.lengths(run.data.length)
+    if odd := [length for length in (lengths.source, lengths.target) if length % 2]:
+        return f"data.length {run.data.length} makes sequences of {odd[0]} tokens, an odd number: change it"
+    return ""
 
 
 def _check_ladder(run: Run) -> None:

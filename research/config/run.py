@@ -49,6 +49,9 @@ class Optimizer:
     """Added to the root of the second moment (adamw)."""
     weight_decay: float = 0.01
     """Decoupled weight decay, times the learning rate."""
+    parameter_scale: bool = False
+    """adafactor: multiply each parameter's update by its root mean square, or 0.001 where that is less, so that the
+    learning rate is relative, as T5's (Shazeer and Stern, 2018, section 8)."""
     no_decay: str = r"(bias|scale)$|relative/"
     """Parameters whose path matches this regular expression are not decayed."""
     clip: float = 1.0
@@ -96,7 +99,9 @@ class Schedule:
     name: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd", "staircase"] = "cosine"
     """Shape after the warm-up; wsd is warmup-stable-decay, staircase falls in `stairs` equal steps instead of evenly."""
     warmup: int = 100
-    """Steps of linear warm-up; the first update already has 1/warmup of the peak."""
+    """Steps of warm-up; where that is linear, the first update already has 1/warmup of the peak."""
+    warmup_shape: Literal["linear", "constant"] = "linear"
+    """Rise evenly to the peak, or stay at it throughout: T5's 1 / sqrt(max(n, warmup)), with inverse_sqrt."""
     decay: float = 0.2
     """Share of all steps that wsd and staircase spend falling."""
     floor: float = 0.0
@@ -126,6 +131,9 @@ class Compute:
     the faster on GPUs, TPUs and CPUs with AMX."""
     remat: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """What computes attention: XLA's products, or cuDNN's fused kernel, which keeps no scores; auto: the kernel where it
+    can. It needs an NVIDIA GPU of compute capability 8.0, bfloat16, arch.attention_dropout 0 and even lengths."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ r"""ARPA files: n-gram models as text, read and written as KenLM and SRILM do.
     \end\
 
 A line is a base-10 logarithm of a probability, the words, and the logarithm of the history's back-off weight. `<s>` and
-`</s>` are one id here (see `research.models.counts`): `<s>` is the first word of an n-gram, `</s>` the last.
+`</s>` are one id here (see `research.models.counts`): `<s>` is the first word of an n-gram, `</s>` the last. Words that
+the file does not have are `<unk>` to whoever reads it, so the tokenizer's unknown word is written as that.
 """
 
 from __future__ import annotations
@@ -33,16 +34,18 @@ from research.types import UserError
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 SPACE = set(" \t\n\r\v\f\0")  # what ends a word in a file
+KENLM = range(2, 7)  # orders that KenLM reads, unless it is built for more
 AT_ONCE = 1 << 18  # lines in memory at once while reading and writing: about 100 MB
 LOG_10 = math.log(10)
+NEVER = -99  # the logarithm that stands for 0: of `<s>`, and of `</s>` where no sentence ends
 
 
-def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike) -> None:
+def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike, unknown: int | None = None) -> None:
     """Write `model` to `path` (gzipped if it ends in .gz), whole or not at all; `words` are the V spellings of its ids.
 
-    The end of a sentence is written `</s>` whatever its spelling, and ids that are never predicted not at all.
-    Without a word `<unk>` the file has none, as the vocabulary is closed: KenLM then warns and gives unknown words
-    10^-100.
+    The end of a sentence is written `</s>` and the id `unknown` `<unk>`, whatever their spellings, and ids that are
+    never predicted not at all. A model without an unknown word leaves `<unk>` out: KenLM then warns and gives unknown
+    words 10^-100.
 
     Raises:
         UserError: The model has a cache or words without probability (maximum likelihood), which the format cannot
@@ -55,7 +58,7 @@ def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike)
     ).all():
         raise UserError("an ARPA file cannot hold probabilities of zero (maximum-likelihood): change arch.smoothing")
     spoken = np.isfinite(model.levels[0].log_probs)
-    names = _spellings(words, spoken, model.eos)
+    names = _spellings(words, spoken, model.eos, unknown)
     spoken[model.eos] = True
     sizes = [int(spoken.sum()) + 1, *(len(level.keys) for level in model.levels[1:])]
     with whole(pathlib.Path(path)) as unfinished, _writing(unfinished, str(path).endswith(".gz")) as file:
@@ -64,16 +67,15 @@ def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike)
             file.write(f"\n\\{n}-grams:\n")
             if n == 1:
                 backoff = model.levels[0].backoffs[model.eos] / LOG_10 if model.order > 1 else 0.0
-                file.write(f"-99\t{BEGIN}" + (f"\t{backoff:.8g}\n" if model.order > 1 else "\n"))
+                file.write(f"{NEVER}\t{BEGIN}" + (f"\t{backoff:.8g}\n" if model.order > 1 else "\n"))
             for piece in pieces(len(level.keys), AT_ONCE):
                 ids = _ids(model.levels, n, np.arange(piece.start, piece.stop))
                 kept = spoken[ids[:, 0]] if n == 1 else slice(None)
                 columns = [names[ids[kept, at]] for at in range(n)]
                 if n > 1:
                     columns[0] = np.where(ids[kept, 0] == model.eos, BEGIN, columns[0])
-                columns[-1] = np.where(ids[kept, -1] == model.eos, END, columns[-1])
                 grams = map(" ".join, zip(*columns, strict=True))
-                probs = (level.log_probs[piece][kept] / LOG_10).tolist()
+                probs = np.maximum(level.log_probs[piece][kept] / LOG_10, NEVER).tolist()
                 if n == model.order:
                     file.writelines(f"{prob:.8g}\t{gram}\n" for prob, gram in zip(probs, grams, strict=True))
                 else:
@@ -83,18 +85,25 @@ def write_arpa(model: NgramModel, words: Sequence[str], path: str | os.PathLike)
         file.write("\n\\end\\\n")
 
 
-def read_arpa(path: str | os.PathLike, words: Sequence[str] = (), eos: int = 0) -> tuple[NgramModel, list[str]]:
+def read_arpa(
+    path: str | os.PathLike, words: Sequence[str] = (), eos: int = 0, unknown: int | None = None
+) -> tuple[NgramModel, list[str]]:
     """Return the model that an ARPA file holds, gzipped if `path` ends in .gz, and the spellings of its ids.
 
-    Ids are those of `words`, if given, of which `eos` ends sentences; others of them are never predicted. Else they are
-    numbered as in the file, where `</s>` comes first.
+    Ids are those of `words`, if given, of which `eos` ends sentences and `unknown` is the file's `<unk>`; others of
+    them are never predicted. Where there is no unknown word, n-grams of `<unk>` are passed over, as none can come. Else
+    ids are numbered as in the file, where `</s>` comes first.
 
     Raises:
         UserError: The file is cut short or no ARPA file, a count is wrong, a line has another number of fields or what
             is no number, a word is unknown, an n-gram comes twice or its history never; the message names the line.
     """
-    names = [END if at == eos else word for at, word in enumerate(words)] or [END]
-    known = {name.encode(): at for at, name in enumerate(names)}
+    special = _special(eos, unknown)
+    names = [special.get(at, word) for at, word in enumerate(words)] or [END]
+    known = {name.encode("utf-8", "surrogateescape"): at for at, name in enumerate(names)}
+    known |= {name.encode(): at for at, name in special.items()}
+    if words and UNKNOWN.encode() in known:
+        known.setdefault(UNKNOWN.upper().encode(), known[UNKNOWN.encode()])  # KenLM takes both for it
     eos = known[END.encode()]
     with _Lines(path) as lines:
         sizes = _header(lines)
@@ -175,6 +184,7 @@ def _section(lines, n, size, last, names, known, closed, levels) -> Iterator[tup
     New single words are added to `names` and `known` unless the vocabulary is `closed`.
     """
     begin, end = BEGIN.encode(), END.encode()
+    passed_over = {UNKNOWN.encode(), UNKNOWN.upper().encode()} - known.keys() if closed else None
     if n > 1:
         lines.expect(f"\\{n}-grams:")
     yield np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
@@ -189,6 +199,8 @@ def _section(lines, n, size, last, names, known, closed, levels) -> Iterator[tup
                 raise lines.wrong(f"{_shown(fields)} is not a number, {n} words" + ("" if last else " and a number"))
             prob, weight = _number(lines, fields[0]), _number(lines, fields[n + 1]) if len(fields) > n + 1 else 0.0
             gram = fields[1 : n + 1]
+            if passed_over and not passed_over.isdisjoint(gram):
+                continue
             if prob > 0 and gram != [begin]:
                 raise lines.wrong(f"{_shown(fields)}: a probability above 1")
             if begin in gram[1:] or end in gram[:-1]:
@@ -251,20 +263,27 @@ def _ids(levels: Sequence[Level], n: int, rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def _spellings(words: Sequence[str], spoken: np.ndarray, eos: int) -> np.ndarray:
-    """Return object[V], `words` after a look at each that is written."""
+def _special(eos: int, unknown: int | None) -> dict[int, str]:
+    """Return how the ids are written that have names of their own; GPT-2's unknown token is its end: that it stays."""
+    return ({} if unknown is None else {unknown: UNKNOWN}) | {eos: END}
+
+
+def _spellings(words: Sequence[str], spoken: np.ndarray, eos: int, unknown: int | None) -> np.ndarray:
+    """Return object[V], `words` as they are written, after a look at each that is."""
     if len(words) != len(spoken):
         raise UserError(f"{len(words)} words for an n-gram model of {len(spoken)} ids: give each its spelling")
-    seen = {BEGIN, END}
+    special = _special(eos, unknown)
+    seen = {BEGIN, *special.values()}
     for at in np.flatnonzero(spoken).tolist():
-        if at == eos:
+        word = words[at]
+        if at in special:
             continue
-        if not words[at] or SPACE & set(words[at]):
-            raise UserError(f"word {at}, {words[at]!r}, is empty or has white space, which an ARPA file cannot hold")
-        if words[at] in seen:
-            raise UserError(f"word {at}, {words[at]!r}, is the spelling of another one: give each word its own")
-        seen.add(words[at])
-    return np.array(words, dtype=object)
+        if not word or SPACE & set(word):
+            raise UserError(f"word {at}, {word!r}, is empty or has white space, which an ARPA file cannot hold")
+        if word in seen:
+            raise UserError(f"word {at}, {word!r}, is the spelling of another one: give each word its own")
+        seen.add(word)
+    return np.array([special.get(at, word) for at, word in enumerate(words)], dtype=object)
 
 
 def _number(lines: _Lines, text: bytes) -> float:

@@ -14,6 +14,8 @@ from research.models.cache import KeysValues, append
 from research.models.dropout import Dropout
 from research.models.layers import Dense, Dtype, Embedding
 
+IMPLEMENTATION = "cudnn"  # of fused attention; tests compute the same with "xla"
+
 
 def self_mask(
     length: int, segments: jax.Array | None, *, causal: bool, prefix: jax.Array | None = None
@@ -131,14 +133,76 @@ def attend(
     return jnp.einsum(f"bhts,{keys}->bthd", weights, value)
 
 
+def attend_past(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    scale: float,
+    dropout: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Return what `attend` does of T queries and keys whose `mask` hides the future, most of which is not computed.
+
+    Queries come in parts, each with the keys up to its own end: with four parts five eighths of the scores are made.
+    More parts would leave out more, but smaller products are slower.
+    """
+    length = query.shape[1]
+    size = past_part(length)
+    parts = []
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        mask_part, bias_part = (None if x is None else x[:, :, start:stop, :stop] for x in (mask, bias))
+        part = query[:, start:stop], key[:, :stop], value[:, :stop]
+        parts.append(attend(*part, mask=mask_part, bias=bias_part, scale=scale, dropout=dropout))
+    return jnp.concatenate(parts, axis=1)
+
+
+def past_part(length: int) -> int:
+    """Return how many of `length` queries `attend_past` takes at a time."""
+    return max(64, -(-length // 4))
+
+
+def fused_attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    scale: float = 1.0,
+    causal: bool = False,
+) -> jax.Array:
+    """Return what `attend` does without dropout, by cuDNN's one kernel, which keeps no scores (Dao et al., 2022).
+
+    It takes bfloat16 and even lengths. Masks are given in full, as there, so that the documents of a row do not see one
+    another; `causal` says that `mask` hides all of the future, which is then left out, not computed and hidden. T5's
+    bias is rounded to bfloat16. Dropout of weights it cannot take: jax.nn offers none.
+    """
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))  # it takes no [B, 1, 1, S]
+    bias = None if bias is None else bias.astype(query.dtype)
+    y = jax.nn.dot_product_attention(
+        query, key, value, bias, mask, scale=scale, is_causal=causal, implementation=IMPLEMENTATION
+    )
+    if mask is None:
+        return y
+    sees = jnp.any(mask, axis=(1, 3))[..., None, None]
+    return jnp.where(sees, y, 0)  # a query that sees nothing would get the mean of what is hidden
+
+
 class Attention(nn.Module):
     """Multi-head attention of `x` to itself, or to `context` where one is given.
 
-    Projections and `attend` are apart, so that decoding can keep what `keys_values` returned.
+    Projections and `attend` are apart, so that decoding can keep what `keys_values` returned. With `fused` training and
+    evaluation use cuDNN's kernel; `causal` says that masks hide the future.
     """
 
     arch: Arch
     dtype: Dtype = jnp.float32
+    fused: bool = False
+    causal: bool = False
 
     def setup(self) -> None:
         arch = self.arch
@@ -178,15 +242,13 @@ class Attention(nn.Module):
             key, value = self.keys_values(x if context is None else context)
             if kept is not None:
                 key, value = append(kept, (key, value), index)
-        scale = query.shape[-1] ** -0.5 if self.arch.scale_attention else 1.0
-        y = attend(
-            query,
-            key,
-            value,
-            mask=mask,
-            bias=bias,
-            scale=scale,
-            heads_first=kept is not None,
-            dropout=lambda weights: self.dropout(weights, deterministic),
-        )
+        how = {"mask": mask, "bias": bias, "scale": query.shape[-1] ** -0.5 if self.arch.scale_attention else 1.0}
+        if self.fused and kept is None and not (query.shape[1] % 2 or key.shape[1] % 2):
+            y = fused_attend(query, key, value, causal=self.causal, **how)
+        else:
+            drop = lambda weights: self.dropout(weights, deterministic)  # noqa: E731
+            if self.causal and kept is None:
+                y = attend_past(query, key, value, dropout=drop, **how)
+            else:
+                y = attend(query, key, value, heads_first=kept is not None, dropout=drop, **how)
         return self.out(y.reshape(*x.shape[:-1], -1)), (key, value)

@@ -20,10 +20,10 @@ AnyArch = Arch | FeedForward | Recurrent
 Model = Transformer | FeedForwardModel | RecurrentModel
 
 
-def create(arch: AnyArch, dtype: Dtype = jnp.float32, remat: bool = False) -> Model:
-    """Return the Linen module of `arch`, computing in `dtype`; `remat` is of transformers alone."""
+def create(arch: AnyArch, dtype: Dtype = jnp.float32, remat: bool = False, fused: bool = False) -> Model:
+    """Return the Linen module of `arch`, computing in `dtype`; `remat` and `fused` are of transformers alone."""
     if isinstance(arch, Arch):
-        return Transformer(arch, dtype, remat)
+        return Transformer(arch, dtype, remat, fused)
     return RecurrentModel(arch, dtype) if isinstance(arch, Recurrent) else FeedForwardModel(arch, dtype)
 
 

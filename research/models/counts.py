@@ -10,9 +10,11 @@ use in a history: what a history would have before that token is never looked at
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from research.types import UserError
 CHUNK = 1 << 21  # tokens or rows worked on at once: about 100 MB of keys, their order and what is looked up
 ROWS = np.iinfo(np.int32).max
 TOKENS = np.iinfo(np.uint32).max
+BYTES = 40  # of memory that an n-gram takes at most, from counts to probabilities (experiments/bench_ngram.py)
 
 
 class Counts(NamedTuple):
@@ -30,8 +33,12 @@ class Counts(NamedTuple):
     counts: np.ndarray  # uint32[M]
 
 
-def count(tokens: np.ndarray, starts: np.ndarray | None, order: int, size: int, eos: int) -> list[Counts]:
+def count(
+    tokens: np.ndarray, starts: np.ndarray | None, order: int, size: int, eos: int, room: int | None = None
+) -> list[Counts]:
     """Return the n-grams of the orders 1 to `order` in `tokens` int[N]; documents begin where `starts` uint8[N] is 1.
+
+    Orders that the text is too short for are left out: there are as many as its longest document with `<s>` has words.
 
     What is held in memory is the tables. Between two orders every token has one number, the row of the n-gram that it
     ends, which is written to a temporary file (4 bytes a token, read and written from end to end): to look it up anew
@@ -41,9 +48,11 @@ def count(tokens: np.ndarray, starts: np.ndarray | None, order: int, size: int, 
     Args:
         size: V: ids run from 0 to V - 1.
         eos: The id that ends a document, and stands for `<s>` before its first token.
+        room: Bytes of memory that the model may take; None: not looked at.
 
     Raises:
-        UserError: An id is not below `size`, or there are more tokens or n-grams than the tables can number.
+        UserError: An id is not below `size`; there are more tokens or n-grams than the tables can number, or than there
+            is room for in memory or among temporary files.
     """
     total = len(tokens)
     if total > TOKENS:
@@ -57,17 +66,21 @@ def count(tokens: np.ndarray, starts: np.ndarray | None, order: int, size: int, 
         single += np.bincount(part, minlength=size)
     found = [Counts(np.arange(size, dtype=np.int64), single.astype(np.uint32))]
     if order == 1 or not total:
-        return found + [Counts(np.zeros(0, np.int64), np.zeros(0, np.uint32))] * (order - 1)
+        return found
     with tempfile.TemporaryFile() as file:
+        _reserve(file, total * np.dtype(np.int32).itemsize)
         rows = np.memmap(file, np.int32, "w+", shape=(total,))
         for piece in pieces(total):
             rows[piece] = tokens[piece]
         for n in range(2, order + 1):
+            _check_room(found, n, room)
             runs: list[Counts] = []
             for _, keys in _keys(tokens, starts, rows, n, size, eos):
                 _push(runs, _distinct(keys))
             while len(runs) > 1:
                 runs.append(_merge(runs.pop(-2), runs.pop()))
+            if not len(runs[0].keys):
+                break
             found.append(runs[0])
             if len(runs[0].keys) > ROWS:
                 raise UserError(f"more than {ROWS:,} {n}-grams: lower ngram.order or count a part of the text")
@@ -154,6 +167,31 @@ def pieces(total: int, chunk: int = 0) -> Iterator[slice]:
     chunk = chunk or CHUNK
     for start in range(0, total, chunk):
         yield slice(start, min(start + chunk, total))
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Take the place of a file at once: a disk that is full kills the process that writes into a mapped file."""
+    if not hasattr(os, "posix_fallocate"):  # as on macOS
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # some file systems cannot
+            return
+        raise UserError(
+            f"no room for {size / 1e6:,.0f} MB of temporary files in {tempfile.gettempdir()} ({error.strerror}): set "
+            "TMPDIR to another folder"
+        ) from None
+
+
+def _check_room(found: Sequence[Counts], n: int, room: int | None) -> None:
+    """Refuse order `n` where it takes more than `room`, taken to have as many n-grams as the order before, or more."""
+    needed = BYTES * (sum(len(table.keys) for table in found) + (len(found[-1].keys) if n > 2 else 0))
+    if room is not None and needed > room:
+        raise UserError(
+            f"n-grams of up to {n} words take more than {needed / 1e9:.1f} GB and {room / 1e9:.1f} are free: lower "
+            "arch.order or count a part of the text"
+        )
 
 
 def _keys(tokens, starts, rows, n, size, eos) -> Iterator[tuple[slice, np.ndarray]]:

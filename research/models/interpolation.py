@@ -19,12 +19,20 @@ def fitted(log_probs: np.ndarray) -> np.ndarray:
         log_probs: float64[M, N], natural logarithms of the probability that each of M models gives each token.
 
     Raises:
-        UserError: A token is impossible under every model: mix in one that is smoothed.
+        UserError: There is no token; a loss is not a number; or a token is impossible under every model: mix in one
+            that is smoothed.
     """
+    if not log_probs.size:
+        raise UserError("no tokens to fit the weights of a mixture on: the held-out text is too short")
+    if np.isnan(log_probs).any():
+        wrong = int(np.isnan(log_probs).any(axis=1).argmax()) + 1
+        raise UserError(f"model {wrong} of {len(log_probs)} gives losses that are no numbers: leave it out")
     most = np.max(log_probs, axis=0)
     impossible = int(np.sum(np.isneginf(most)))
     if impossible:
-        raise UserError(f"{impossible} of {len(most)} tokens are impossible under every model: mix in one that is smoothed")
+        raise UserError(
+            f"{impossible} of {len(most)} tokens are impossible under every model: mix in one that is smoothed"
+        )
     shares = np.exp(log_probs - most)  # relative to the likeliest, of which no sum underflows; and only once
     weights = np.full(len(shares), 1 / len(shares))
     before = -np.inf

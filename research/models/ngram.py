@@ -21,7 +21,7 @@ class Ngram:
     """What an n-gram model is estimated as (Chen and Goodman, 1998)."""
 
     order: int = 5
-    """n: a word is told from the n - 1 before it."""
+    """n: a word is told from the n - 1 before it; at most as many as the longest document has."""
     smoothing: Smoothing = "modified-kneser-ney"
     """How n-grams that the text does not have get their probability; all but the first two interpolate with the order
     below, down to the uniform distribution. Jelinek-Mercer fits its weights on the validation split."""

@@ -7,6 +7,7 @@ import os
 import pathlib
 import secrets
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ from research.models.ngram import Level, NgramModel
 from research.types import UserError
 
 FORMAT = "tercet-ngram-1"
-DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError)
+DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError, zlib.error)
 """What numpy and zipfile raise at bytes that are not what they expect."""
 
 
@@ -43,11 +44,11 @@ def load(path: str | os.PathLike) -> NgramModel:
             if notes["format"] != FORMAT:
                 raise UserError(f"{path}: its format is {notes['format']!r}, not {FORMAT!r}: estimate it anew")
             levels = [Level(*(file[f"{name}_{n}"] for name in Level._fields)) for n in range(1, notes["order"] + 1)]
+        return NgramModel(tuple(levels), notes["eos"], notes["cache"], tuple(notes["cache_sizes"]), notes["facts"])
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such n-gram model; check the path") from None
     except (*DAMAGE, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not an n-gram model, or a damaged one ({error}): estimate it anew") from None
-    return NgramModel(tuple(levels), notes["eos"], notes["cache"], tuple(notes["cache_sizes"]), notes["facts"])
 
 
 @contextmanager

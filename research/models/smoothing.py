@@ -24,6 +24,7 @@ def estimate(
     eos: int,
     vocab: np.ndarray,
     held_out: tuple[np.ndarray, np.ndarray | None] | None = None,
+    room: int | None = None,
 ) -> NgramModel:
     """Return the model that `ngram` describes of `tokens` int[N], in documents that begin where `starts` uint8[N] is 1.
 
@@ -42,15 +43,18 @@ def estimate(
     discounts are not positive, gets KenLM's fall-back 0.5, 1 and 1.5, or 0.5, for that order; `facts["fallback"]`
     lists these.
 
-    Memory is some 35 to 40 bytes an n-gram at most, whatever the number of tokens (experiments/bench_ngram.py).
+    The model's order is less than asked for where no document is that long. Memory is some 35 to 40 bytes an n-gram at
+    most, whatever the number of tokens (experiments/bench_ngram.py).
 
     Args:
         eos: The id that ends a document, and stands for `<s>` in histories.
         vocab: bool[V]: which ids may be predicted; all others have no probability.
         held_out: Tokens and starts that `tokens` does not have; for Jelinek-Mercer only, and of a million the first.
+        room: Bytes of memory that there are; None: not looked at.
 
     Raises:
-        UserError: A field is wrong, there is no token or one outside `vocab`, or Jelinek-Mercer has no `held_out`.
+        UserError: A field is wrong, there is no token or one outside `vocab`, Jelinek-Mercer has no `held_out`, or the
+            n-grams take more than `room`.
     """
     validate(ngram)
     vocab = np.asarray(vocab, bool)
@@ -59,7 +63,7 @@ def estimate(
         raise UserError(f"arch.vocab_size is {ngram.vocab_size}, but the tokenizer has {size} ids: leave it 0")
     if not len(tokens):
         raise UserError("no tokens to count n-grams in: the training text is empty")
-    found = count(tokens, starts, ngram.order, size, eos)
+    found = count(tokens, starts, ngram.order, size, eos, room)
     _inside(found[0].counts, vocab, "the training text")
     tables = [each.keys for each in found]
     links = suffixes(tables, size)
@@ -69,7 +73,7 @@ def estimate(
     totals = [sums(*each, size, many) for *each, many in zip(tables, amounts, [1, *map(len, tables)], strict=False)]
 
     words = int(vocab.sum())
-    discounts = [np.zeros(2)] * ngram.order
+    discounts = [np.zeros(2)] * len(found)
     facts: dict[str, Any] = {"smoothing": ngram.smoothing, "tokens": len(tokens), "words": words}
     # What an order's histories scale and leave is made when the order's turn comes: 16 bytes a history.
     if ngram.smoothing == "maximum-likelihood":

@@ -23,6 +23,8 @@ class Block(nn.Module):
     arch: Arch
     cross: bool
     dtype: Dtype = jnp.float32
+    fused: bool = False
+    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -46,10 +48,10 @@ class Block(nn.Module):
             x = x + Dropout(arch.dropout)(y, deterministic)
             return x if arch.norm_first else after(x), other
 
-        attention = Attention(arch, self.dtype, name="self_attention")
+        attention = Attention(arch, self.dtype, self.fused, self.causal, name="self_attention")
         x, own = add(x, "self_attention", lambda h: attention(h, None, mask, bias, deterministic, own, index))
         if self.cross:
-            attention = Attention(arch, self.dtype, name="cross_attention")
+            attention = Attention(arch, self.dtype, self.fused, name="cross_attention")
             x, across = add(
                 x, "cross_attention", lambda h: attention(h, context, context_mask, None, deterministic, across)
             )
@@ -69,6 +71,7 @@ class Stack(nn.Module):
     cross: bool = False
     dtype: Dtype = jnp.float32
     remat: bool = False
+    fused: bool = False
 
     @nn.compact
     def __call__(
@@ -104,7 +107,7 @@ class Stack(nn.Module):
         block = nn.remat(Block, static_argnums=(6,)) if self.remat else Block
         blocks = []
         for i in range(self.layers):
-            one = block(arch, self.cross, self.dtype, name=f"block_{i}")
+            one = block(arch, self.cross, self.dtype, self.fused, self.causal and prefix is None, name=f"block_{i}")
             kept = cache.blocks[i] if cache else None
             x, kept = one(x, context, mask, context_mask, bias, deterministic, kept, first if cache else None)
             blocks.append(kept)
@@ -118,7 +121,8 @@ class Transformer(nn.Module):
     """Map tokens to final states; `output_projection` and a product with it make them logits.
 
     Parameters are float32 whatever `dtype`, which is what products are computed in; `remat` keeps only each block's
-    input for the backward pass and computes the rest again. Dropout draws from the rng named "dropout".
+    input for the backward pass and computes the rest again, and `fused` has cuDNN compute attention (see
+    `attention.fused_attend`), without its dropout. Dropout draws from the rng named "dropout".
 
     Begin with `build.initial_parameters(arch, key)`: Linen's own `init` fills the right shapes with zeros.
     """
@@ -126,6 +130,7 @@ class Transformer(nn.Module):
     arch: Arch
     dtype: Dtype = jnp.float32
     remat: bool = False
+    fused: bool = False
 
     def setup(self) -> None:
         arch = validate(self.arch)
@@ -136,9 +141,9 @@ class Transformer(nn.Module):
         self.tokens = Embedding(arch.vocab_size, arch.width, self.dtype)
         both = arch.structure == "encoder-decoder"
         if arch.encoder_layers:
-            self.encoder = Stack(arch, arch.encoder_layers, False, False, self.dtype, self.remat)
+            self.encoder = Stack(arch, arch.encoder_layers, False, False, self.dtype, self.remat, self.fused)
         if arch.depth:
-            self.decoder = Stack(arch, arch.depth, True, both, self.dtype, self.remat)
+            self.decoder = Stack(arch, arch.depth, True, both, self.dtype, self.remat, self.fused)
         if arch.head == "vocabulary":
             self.head = Head(arch, self.dtype)
         else:

@@ -10,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from research.report import fields
-from research.report.intervals import interval, percentiles, resampled_sums
-from research.report.runs import LOWER, Logged
+from research.report.intervals import in_blocks, interval, percentiles, resampled_sums
+from research.report.logs import is_number
+from research.report.runs import Logged
+from research.report.units import units
 from research.types import UserError, did_you_mean
 
 Interval = Literal["sd", "bootstrap"]
@@ -33,6 +35,7 @@ class Cell:
     low: float | None  # ends of what bars and bands show
     high: float | None
     reasons: list[str]  # why runs are left out
+    remarks: list[str]  # what a reader must know of those that are not
     best: bool = False
     tied: bool = False  # not significantly worse than the best
 
@@ -43,8 +46,13 @@ class Cell:
 
     @property
     def dirty(self) -> bool:
-        """Whether a run that counts comes from a working tree with uncommitted changes."""
-        return any(run.dirty for run in self.scored)
+        """Whether a run comes from a working tree with uncommitted changes."""
+        return any(run.dirty for run in self.runs)
+
+    @property
+    def unversioned(self) -> bool:
+        """Whether no commit is known that a run comes from."""
+        return any(run.unversioned for run in self.runs)
 
 
 @dataclasses.dataclass
@@ -107,7 +115,7 @@ def key(run: Logged, paths: Sequence[str]) -> Key:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list) else repr(value) if isinstance(value, dict) else value
 
 
 def arrange(
@@ -129,12 +137,15 @@ def arrange(
         spread: Standard deviation over seeds; or the 95 % bootstrap interval over seeds, over units of one run.
 
     Raises:
-        UserError: A field or score is unknown; or runs of one cell differ in more than their seed, or not at all.
+        UserError: A field or score is unknown, or a field is row and column; or runs of one cell differ in more than
+            their seed, or not at all.
     """
-    columns = [fields.find(name, runs) for name in columns]
-    rows = [fields.find(name, runs) for name in rows] or [p for p in fields.telling(runs) if p not in columns]
-    rows = rows or ["name"]
-    scores = list(scores) or default_scores(runs)
+    columns = list(dict.fromkeys(fields.find(name, runs) for name in columns))
+    rows = list(dict.fromkeys(fields.find(name, runs) for name in rows))
+    if both := [path for path in rows if path in columns]:
+        raise UserError(f"{both[0]} is both in --rows and in --columns: leave it out of one")
+    rows = rows or [path for path in fields.telling(runs) if path not in columns] or ["name"]
+    scores = list(dict.fromkeys(scores)) or default_scores(runs)
     _check_scores(scores, runs, split)
     row_keys, column_keys = _ordered([key(run, rows) for run in runs]), _ordered([key(run, columns) for run in runs])
     grid = Grid(rows, columns, split, scores, spread, row_keys, column_keys, list(runs), {})
@@ -199,7 +210,7 @@ def _cell(row: Key, column: Key, score: str, runs: list[Logged], split: str, kin
     reasons = list(dict.fromkeys(missing.values())) if runs else ["no such run was given"]
     values = np.array([run.holder(score)[score] for run in scored], np.float64)
     if not scored:
-        return Cell(row, column, score, runs, scored, None, None, None, None, reasons)
+        return Cell(row, column, score, runs, scored, None, None, None, None, reasons, [])
     mean = float(values.mean())
     deviation = float(values.std(ddof=1)) if len(values) > 1 else None
     low = high = None
@@ -207,7 +218,8 @@ def _cell(row: Key, column: Key, score: str, runs: list[Logged], split: str, kin
         low, high = _bootstrapped(scored, score, values) or (None, None)
     elif deviation is not None:
         low, high = mean - deviation, mean + deviation
-    return Cell(row, column, score, runs, scored, mean, deviation, low, high, reasons)
+    remarks = list(dict.fromkeys(remark for run in scored for remark in run.remarks(score)))
+    return Cell(row, column, score, runs, scored, mean, deviation, low, high, reasons, remarks)
 
 
 def _missing(run: Logged, score: str, split: str) -> str:
@@ -227,33 +239,20 @@ def _bootstrapped(runs: list[Logged], score: str, values: np.ndarray) -> list[fl
     """Return the 95 % percentile interval over seeds or, of one run, over its units; None without either."""
     if len(values) > 1:
         return interval(resampled_sums(values[:, None])[:, 0] / len(values))
-    found = units(runs[0], score)
-    if found is None or len(found[0]) < 2:
+    held, found = runs[0].holder(score), units(runs[0], score)
+    if found is None:
+        return _kept(held.get(f"{score}_interval"))
+    sums = in_blocks(np.stack([found.values, found.weight], axis=1), found.block)
+    if len(sums) < 2:
         return None
-    sums = resampled_sums(np.stack(found, axis=1))
-    ratios = sums[:, 0] / sums[:, 1]
-    scale = {"perplexity": np.exp, "loss": lambda loss: loss}.get(score)
-    if scale is None:  # a multiple of the loss of the same text
-        held = runs[0].holder(score)
-        return [float(end * held[score] / held["loss"]) for end in percentiles(ratios)] if held.get("loss") else None
-    return [float(scale(end)) for end in percentiles(ratios)]
+    drawn = resampled_sums(sums)
+    ends = percentiles(drawn[:, 0] / drawn[:, 1])
+    if score == "perplexity":
+        return [float(np.exp(end)) for end in ends]
+    scale = held[score] / (held["loss"] or 1.0) if score == "bits_per_byte" else 1.0  # a multiple of the loss
+    return [float(end * scale) for end in ends]
 
 
-def units(run: Logged, score: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return float64[N] nll and weight of the units that a score of likelihood is made of, or None.
-
-    Raises:
-        UserError: The file is damaged: they are not as many nll as weights.
-    """
-    held = run.holder(score).get("units") if score in LOWER[:3] else None
-    if not held:
-        return None
-    try:
-        nll, weight = np.asarray(held["nll"], np.float64), np.asarray(held["weight"], np.float64)
-        if nll.shape != weight.shape or nll.ndim != 1 or not weight.sum() > 0:
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{run.folder}/scores/{run.split}.json: units are not as many nll as weight: evaluate the run again"
-        ) from None
-    return nll, weight
+def _kept(ends: object) -> list[float] | None:
+    """Return the interval over examples that `evaluate` found, where it did."""
+    return list(ends) if isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends)) else None

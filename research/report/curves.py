@@ -56,6 +56,7 @@ class Band(NamedTuple):
     x: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
+    counted: bool = False  # no updates made the model, so it has one score at any x
 
 
 def learning_curves(
@@ -68,7 +69,7 @@ def learning_curves(
 ) -> None:
     """Write a panel a column of the table, a curve a row with its band over seeds, to `path`.
 
-    A model that was evaluated once, without training by steps (n-grams), is a level line.
+    A model that no updates made (n-grams) is a level line, one that was evaluated once a point.
 
     Args:
         panels: Title -> name -> band.
@@ -76,8 +77,8 @@ def learning_curves(
         score: What y is.
         against: What x is, a key of AGAINST.
         order: All names, so that each is drawn alike in every figure; else those that there are.
-        crop: The worst last value times this is the top: what came before would leave no room for it, and what is far apart
-            is shown by its logarithm; 0: all is shown, evenly.
+        crop: The worst last value times this is the top, above which the beginning would leave no room for the end;
+            what is far apart is shown by its logarithm. 0: all is shown, evenly.
     """
     names = list(order) or list(dict.fromkeys(name for bands in panels.values() for name in bands))
     with drawn(path, WIDTH, 2.3 * len(panels) + legend_height(names)) as figure:
@@ -108,7 +109,8 @@ def band(runs: Sequence[Logged], score: str, against: str) -> Band | None:
         return None
     values = np.array([[each[step][score] for step in steps] for each in rows], np.float64)
     spread = values.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(len(steps))
-    return Band(np.mean(np.array(places, np.float64), axis=0), values.mean(axis=0), spread)
+    counted = all(run.end and not run.end.get("step") for run in runs)
+    return Band(np.mean(np.array(places, np.float64), axis=0), values.mean(axis=0), spread, counted)
 
 
 def _place(run: Logged, row: dict[str, Any], against: str) -> float | None:
@@ -120,7 +122,7 @@ def _place(run: Logged, row: dict[str, Any], against: str) -> float | None:
 
 
 def _band(axis: Axes, name: str, band: Band, drawing: dict[str, Any]) -> None:
-    if len(band.x) == 1:
+    if band.counted:
         line = {"color": drawing["color"], "linestyle": drawing["linestyle"], "linewidth": 1}
         axis.axhline(band.mean[0], label=plain(name), **line)
         return

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 WIDTH = 3.4
 """Inches."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008): colour-blind safe
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX*<>p"  # as many as have no divisor in common with colours and dashes
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
 def style(i: int) -> dict[str, Any]:
-    """Return how curve `i` is drawn: told apart in grey by markers and dashes, 36 of them before two are alike."""
-    again = i // len(COLOURS)  # the second six have the colours of the first six, and other dashes and markers
+    """Return how curve `i` is drawn: in grey, points of 22 are told apart by their markers, curves by their dashes too."""
+    colour = COLOURS[i % len(COLOURS)]
     return {
-        "color": COLOURS[i % len(COLOURS)],
-        "linestyle": DASHES[(i + again) % len(DASHES)],
-        "marker": MARKERS[(i + again) % len(MARKERS)],
+        "color": colour,
+        "linestyle": DASHES[(i + i // len(COLOURS)) % len(DASHES)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "markerfacecolor": "white" if i // len(MARKERS) % 2 else colour,
     }
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from research.report.runs import Logged
 
 KEEPING = (  # what is logged, saved and mirrored, and how the work is split: not what is learned
-    "log_every", "evaluate_every", "evaluate_rows", "save_every", "keep", "tensorboard", "mesh.", "compute.remat",
+    "log_every", "evaluate_every", "evaluate_rows", "save_every", "keep", "tensorboard", "mesh.",
+    "compute.remat", "compute.attention",
 )  # fmt: skip
 ABSENT = "–"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ class Picture(NamedTuple):
 
 def pictures(grid: Grid, score: str, against: str) -> list[Picture]:
     """Return the figures of `score`; learning curves are over `against`, a key of `curves.AGAINST`."""
-    called, order, on = tables.called(score), list(grid.row_names.values()), f"on the {grid.split} split"
+    called, order = tables.called(score), list(grid.row_names.values())
     crop = 2.5 if score == "perplexity" else 1.3 if score in LOWER else 0.0
     bands, why = _curves(grid, score, against)
 
@@ -30,20 +31,40 @@ def pictures(grid: Grid, score: str, against: str) -> list[Picture]:
         def to(path: pathlib.Path) -> None:
             draw(panels, path, called, *settings)
 
-        return Picture(f"{kind}-{score}", f"{called} {caption}", to if panels else None, reason)
+        return Picture(f"{kind}-{re.sub(r'[^A-Za-z0-9_.]', '_', score)}", f"{called} {caption}", to if panels else None, reason)
 
-    over = f"on the validation split, against {curves.AGAINST[against]}; bands: standard deviation over seeds"
-    size, compute = _points(grid, score, "parameters"), _points(grid, score, "flops")
+    spread = "lines: standard deviation over seeds" if grid.interval == "sd" else "lines: 95 % bootstrap intervals"
+    on = f"on the {grid.split} split"
+    over = f"on the validation split{_samples(grid)}, against {curves.AGAINST[against]}"
+    over += "; bands: standard deviation over seeds"
+    over += _level([band.counted for panel in bands.values() for band in panel.values()], "models that no updates made")
+    size, compute = (_points(grid, score, cost) for cost in ("parameters", "flops"))
+    free = [_level([each.x is None for panel in found.values() for each in panel], f"models without recorded {what}")
+            for found, what in ((size, "parameters"), (compute, "training FLOPs"))]  # fmt: skip
     found = [
         picture("curves", over, bands, why, curves.learning_curves, against, order, crop),
-        picture("bars", on, _bars(grid, score), f"no run has {score} of its {grid.split} split", charts.bars,
-                tables.decimals(grid, score)),
-        picture("size", f"{on}, against parameters", size, "no scored run has its parameters in run.json",
-                charts.scatter, "parameters", order),
-        picture("compute", f"{on}, against training FLOPs", compute, "no scored run has flops_per_step in run.json",
-                charts.scatter, "training FLOPs", order),
+        picture("bars", f"{on}; {spread}", _bars(grid, score), f"no run has {score} of its {grid.split} split",
+                charts.bars, tables.decimals(grid, score)),
+        picture("size", f"{on}, against parameters; {spread}{free[0]}", size,
+                "no scored run has its parameters in run.json", charts.scatter, "parameters", order),
+        picture("compute", f"{on}, against training FLOPs; {spread}{free[1]}", compute,
+                "no scored run has flops_per_step in run.json", charts.scatter, "training FLOPs", order),
     ]  # fmt: skip
     return found if found[1].draw else found[:2]  # without a score it is said once
+
+
+def _level(those: list[bool], what: str) -> str:
+    return f"; level: {what}" if any(those) else ""
+
+
+def _samples(grid: Grid) -> str:
+    """Return which runs were evaluated on a sample of the validation split during training, and how large it is."""
+    found: dict[int, list[str]] = {}
+    for row in grid.row_keys:
+        for count in {run.fields.get("evaluate_rows") or 0 for run in grid.runs if grid.place(run)[0] == row} - {0}:
+            found.setdefault(count, []).append(grid.row_names[row])
+    said = [f"{', '.join(names)} on {count:,} rows of it" for count, names in found.items()]
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _panels(grid: Grid, of_cell: Callable[[Key, Key], Any]) -> dict[str, dict[Key, Any]]:
@@ -69,7 +90,7 @@ def _curves(grid: Grid, score: str, against: str) -> tuple[dict[str, dict[str, c
     for column in grid.column_keys:
         bands = {row: each for row in grid.row_keys if (each := band(row, column)) is not None}
         runs = [run for row in bands for run in grid.cells[row, column, score].runs]
-        if why := comparable.apart(grid, runs, score):
+        if why := comparable.apart(runs, score):
             reason = f"not comparable: {why}"
         elif bands:
             found[grid.column_names[column]] = {names[row]: each for row, each in bands.items()}

@@ -48,6 +48,11 @@ def resampled_sums(values: np.ndarray, samples: int = SAMPLES, seed: int = 0) ->
     return np.concatenate(sums)
 
 
+def in_blocks(values: np.ndarray, block: int) -> np.ndarray:
+    """Return number[N, ...] summed over each `block` neighbours, number[ceil(N / block), ...]; the last may be fewer."""
+    return np.add.reduceat(values, np.arange(0, len(values), block), axis=0)
+
+
 def percentiles(statistics: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of the central `level` of float[samples, ...] along its first axis, float64[...] each.
 

@@ -13,7 +13,10 @@ SPECIAL = {
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"{\char96}",
     **{c: f"\\{c}" for c in "&%_#${}"},
     "±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$", "–": "--", "—": "---", "…": r"\ldots{}",
-    "†": r"$^\dagger$", "−": "$-$", "→": r"$\rightarrow$", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$",
+    # After \\ they would be its argument; bare, * would be its star.
+    "[": "{[}", "]": "{]}", "*": "{*}",
+    "−": "$-$", "→": r"$\rightarrow$", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}",
     "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ı": r"\i{}",
     "©": r"\copyright{}", "\u00a0": "~", "‘": "`", "’": "'", "“": "``", "”": "''",
 }  # fmt: skip
@@ -89,8 +92,8 @@ def breakable(text: str) -> str:
 
 
 def escape_mark(mark: str) -> str:
-    """Return the mark of a note, which is raised already."""
-    return r"$\dagger$" if mark == "†" else escape(mark)
+    """Return the marks of a note, which are raised already."""
+    return escape(mark).replace("^", "")
 
 
 def _cell(cell: Text) -> str:

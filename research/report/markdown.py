@@ -27,5 +27,6 @@ def markdown(table: Table) -> str:
 
 def _cell(cell: Text) -> str:
     text = escape(cell.text)
-    text = f"**{text}**" if cell.bold else f"<u>{text}</u>" if cell.underlined else text
+    # GitHub shows <ins> underlined, and leaves <u> out.
+    text = f"**{text}**" if cell.bold else f"<ins>{text}</ins>" if cell.underlined else text
     return text + (f"<sup>{cell.notes}</sup>" if cell.notes else "")

@@ -30,7 +30,7 @@ tbody tr:nth-child(5n) td { border-bottom: 1px solid var(--hair); } tbody tr:las
 td.long { white-space: normal; overflow-wrap: break-word; }
 .pad { visibility: hidden; }
 table.small { font-size: .82rem; } u { text-underline-offset: .2em; } sup { font-size: .7em; line-height: 0; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1.25rem;
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(25rem, 100%), 1fr)); gap: 1.25rem;
   align-items: start; }
 figure { margin: 0; }
 figure img { width: 100%; max-width: 30rem; background: #fff; border-radius: 4px; padding: .4rem; }
@@ -77,6 +77,12 @@ def figures_section(figures: Sequence[tuple[str, pathlib.Path]]) -> str:
         for caption, path in figures
     )
     return f"<section>\n<h2>Figures</h2>\n<div class=figures>\n{shown}</div>\n</section>" if shown else ""
+
+
+def source_section(title: str, source: str) -> str:
+    """Return a section of text that is to be copied as it is, folded up."""
+    folded = f"<details class=faint><summary>to copy</summary><pre>{html.escape(source)}</pre></details>"
+    return f"<section>\n<h2>{html.escape(title)}</h2>\n{folded}\n</section>"
 
 
 def notes_section(title: str, lines: Sequence[str]) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pathlib
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research.report import logs
+from research.report.logs import is_number
 from research.report.runs import Logged
 from research.report.tables import Head, Table, Text
 from research.types import UserError
@@ -29,6 +29,7 @@ class Published(NamedTuple):
 
     value: float
     source: str
+    record: str  # folder in third_party
 
 
 class Found(NamedTuple):
@@ -42,7 +43,7 @@ def read(folder: pathlib.Path = RECORDS) -> dict[str, dict[str, Any]]:
     """Return {folder name: record} of every METADATA.toml in `folder`.
 
     Raises:
-        UserError: One is not TOML; names the file and the line.
+        UserError: One is not TOML, or a field is missing or of another kind; names the file, and the line or field.
     """
     found = {}
     for file in sorted(folder.glob("*/METADATA.toml")):
@@ -50,51 +51,58 @@ def read(folder: pathlib.Path = RECORDS) -> dict[str, dict[str, Any]]:
             found[file.parent.name] = tomllib.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{file}: {error}: mend the record") from None
+        if wrong := _wrong(found[file.parent.name]):
+            raise UserError(f"{file}: {wrong}: mend the record")
     return found
 
 
-def published(records: dict[str, dict[str, Any]], split: str, score: str) -> dict[str, Published]:
-    """Return {name of a run: the published figure that it reproduces}, of a score of a split.
+def _wrong(record: dict[str, Any]) -> str:
+    """Return what is wrong with a record, or an empty string."""
+    for name in ("kind", "title", "licence", "source", "bibtex"):
+        if not isinstance(record.get(name), str):
+            return f"{name} is missing or not a text"
+    figures, names, paths = record.get("published", []), record.get("names", []), record.get("fields", {})
+    if not (isinstance(names, list) and isinstance(paths, dict) and all(isinstance(v, list) for v in paths.values())):
+        return "names is not a list, or fields not a table of lists"
+    if not (isinstance(figures, list) and all(isinstance(figure, dict) for figure in figures)):
+        return "published is not a list of tables: write [[published]]"
+    for figure in figures:
+        if missing := {"name", "score", "split", "value", "source"} - figure.keys():
+            return f"a published figure has no {sorted(missing)[0]}"
+        if not is_number(figure["value"]):
+            return f"the published figure of {figure['name']} is not a number"
+    return ""
 
-    Raises:
-        UserError: A record has a figure without its name, score, split, value or source; names the file.
-    """
-    found = {}
+
+def published(records: dict[str, dict[str, Any]], split: str, score: str) -> dict[str, list[Published]]:
+    """Return {name of a run: the published figures that it reproduces}, of a score of a split."""
+    found: dict[str, list[Published]] = {}
     for folder, record in records.items():
-        for figure in record.get("published", ()):
-            if missing := {"name", "score", "split", "value", "source"} - figure.keys():
-                raise UserError(f"{RECORDS / folder}/METADATA.toml: a published figure has no {sorted(missing)[0]}: add it")
+        for figure in record.get("published", []):
             if (figure["split"], figure["score"]) == (split, score):
-                found[figure["name"]] = Published(float(figure["value"]), figure["source"])
+                found.setdefault(figure["name"], []).append(Published(float(figure["value"]), figure["source"], folder))
     return found
 
 
 def uses(run: Logged) -> Iterator[Use]:
-    """Yield what `run` names of others, and what the runs that it started from do, where they are still there."""
-    values, seen = run.resolved, set()
-    while True:
-        data = values.get("data") or {}
-        for source in data.get("sources") or []:
-            yield Use("dataset", source.get("path", ""), run.id)
-        tokenizer, start = (data.get("tokenizer") or {}).get("path"), (values.get("init") or {}).get("path")
-        if tokenizer:
-            yield Use("checkpoint", tokenizer, run.id)
-        if not start or start in seen:
-            return
-        seen.add(start)
-        if not (pathlib.Path(start) / logs.RUN).is_file():
-            yield Use("checkpoint", start, run.id)
-            return
-        earlier = logs.read_run(start)
-        values = earlier.get("resolved") or earlier["configuration"]
+    """Yield what `run` names of others, and what the runs that it came from do, where they are still there."""
+    for each in run.lineage:
+        for source in (each.resolved.get("data") or {}).get("sources") or []:
+            yield Use("dataset", str(source.get("path") or ""), run.id)
+        for path in each.origins:
+            if path and not {path, str(pathlib.PurePath(path).parent)} & set(each.parents):
+                yield Use("checkpoint", path, run.id)
 
 
-def find(runs: Sequence[Logged], records: dict[str, dict[str, Any]]) -> Found:
+def find(
+    runs: Sequence[Logged], records: dict[str, dict[str, Any]], figures: Iterable[Mapping[str, list[Published]]] = ()
+) -> Found:
     """Return the records of all that `runs` used, and what of it has none.
 
     A data set or checkpoint is matched by name: the last part of its path (of a file also that of its folder) is the
     record's folder name or one of its `names`, or it is the hub id of the record's source. A paper is matched by
-    `fields`, such as {"optimizer.name": ["adamw"]}, all of which a run has.
+    `fields`, such as {"optimizer.name": ["adamw"]}, all of which a run or one that it came from has; or by one of
+    `figures`, as `published` returns them, which stands beside a run.
     """
     used, missing = {}, {}
     for use in (use for run in runs for use in uses(run)):
@@ -102,11 +110,13 @@ def find(runs: Sequence[Logged], records: dict[str, dict[str, Any]]) -> Found:
         if name:
             used[name] = records[name]
         else:
-            where = pathlib.PurePath(use.path).name or "an unnamed source"
-            missing.setdefault(f"{use.kind} {use.path or where}", []).append(use.run)
+            missing.setdefault(f"{use.kind} {use.path or 'without a path'}", []).append(use.run)
+    every = list({each.folder.resolve(): each for run in runs for each in run.lineage}.values())
     for name, record in records.items():
-        if record.get("kind") == "paper" and any(_has(run, record.get("fields") or {}) for run in runs):
+        if record["kind"] == "paper" and any(_has(run, record.get("fields", {})) for run in every):
             used[name] = record
+    for figure in (each for of in figures for run in runs for each in of.get(run.resolved.get("name"), [])):
+        used[figure.record] = records[figure.record]
     lines = [f"{what} has no record in third_party ({_of(list(dict.fromkeys(ids)))})" for what, ids in missing.items()]
     return Found({name: used[name] for name in sorted(used)}, lines)
 
@@ -116,11 +126,11 @@ def _of(ids: list[str]) -> str:
 
 
 def _is_of(use: Use, name: str, record: dict[str, Any]) -> bool:
-    if record.get("kind") != use.kind:
+    if record["kind"] != use.kind or not use.path:
         return False
     path = pathlib.PurePath(use.path)
     parts = {path.name, path.parent.name} if path.suffix else {path.name}
-    return bool(parts & {name, *record.get("names", ())}) or record.get("source", "").endswith(f"/{use.path}")
+    return bool(parts & {name, *record.get("names", ())}) or record["source"].endswith(f"/{use.path}")
 
 
 def _has(run: Logged, wanted: dict[str, list[Any]]) -> bool:
@@ -134,7 +144,7 @@ def bibliography(found: Found) -> str:
     """Return the BibTeX entries of what was used, each key once."""
     entries = {}
     for record in found.used.values():
-        for entry in re.split(r"\n(?=@)", record.get("bibtex", "").strip()):
+        for entry in re.split(r"\n(?=@)", record["bibtex"].strip()):
             if key := re.match(r"@\w+\{([^,\s]+),", entry):
                 entries.setdefault(key[1], entry)
     return "\n\n".join(entries.values()) + "\n" if entries else "% nothing recorded was used\n"

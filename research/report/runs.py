@@ -10,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from research.report import fields, logs
+from research.report.logs import is_number
 from research.types import UserError
 
 LOWER = (  # best where lowest; every other score is best where highest
     "loss", "perplexity", "bits_per_byte", "mean_squared_error", "mean_absolute_error", "ece", "wer", "cer", "ter",
 )  # fmt: skip
-NO_SCORES = ("step", "scored", "examples", "seconds", "elapsed", "tokens", "seed", "unigram_loss", "majority", "limit")
+NO_SCORES = (
+    "step", "rows", "scored", "examples", "documents", "words", "support", "seconds", "elapsed", "tokens", "seed",
+    "unigram_loss", "majority", "limit",
+)  # fmt: skip
 
 
 class Logged:
@@ -26,7 +30,7 @@ class Logged:
         split: Whose scores are read from scores/<split>.json and scores/<split>.generated.json, where they are.
 
     Raises:
-        UserError: `folder` is no run, or a file in it is damaged.
+        UserError: `folder` is no run, or a file in it is damaged (names it, and the line where there are several).
     """
 
     def __init__(self, folder: pathlib.Path, split: str):
@@ -35,8 +39,8 @@ class Logged:
         self.folder, self.split, self.id = folder, split, folder.resolve().name
         self.facts = logs.read_run(folder)
         self.rows = logs.read(folder) if (folder / logs.ROWS).exists() else []
-        self.evaluated = _scores(folder / "scores" / f"{split}.json")
-        self.generated = _scores(folder / "scores" / f"{split}.generated.json")
+        self.evaluated = _scores(folder / "scores" / f"{split}.json", split)
+        self.generated = _scores(folder / "scores" / f"{split}.generated.json", split)
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -54,9 +58,10 @@ class Logged:
         return digest(self.resolved)
 
     @property
-    def seed(self) -> Any:
+    def seed(self) -> int | str:
         """The seed, by which runs of one cell differ."""
-        return self.resolved.get("seed")
+        seed = self.resolved.get("seed")
+        return seed if isinstance(seed, int) else str(seed)
 
     @property
     def objective(self) -> dict[str, Any]:
@@ -82,16 +87,65 @@ class Logged:
         steps = self.resolved.get("steps")
         return f"unfinished at step {step:,}" + (f" of {steps:,}" if steps else "")
 
+    @functools.cached_property
+    def lineage(self) -> list[Logged]:
+        """This run, those that it started from, mixes or has its tokenizer of, and theirs, as far as they are there."""
+        found, waiting = {}, [self]
+        while waiting:
+            run = waiting.pop(0)
+            if found.setdefault(run.folder.resolve(), run) is run:
+                waiting += [Logged(pathlib.Path(path), self.split) for path in run.parents]
+        return list(found.values())
+
+    @functools.cached_property
+    def parents(self) -> list[str]:
+        """The folders of the runs that this one started from, mixes or has its tokenizer of, that are still there."""
+        start, tokenizer = self.origins
+        paths = [start, str(pathlib.Path(tokenizer).parent) if tokenizer else ""]
+        paths += [str(part.get("folder") or "") for part in self.facts.get("parts") or []]
+        return [path for path in dict.fromkeys(paths) if path and (pathlib.Path(path) / logs.RUN).is_file()]
+
+    @property
+    def origins(self) -> tuple[str, str]:
+        """The paths of what the run started from and of its tokenizer, empty where they were made anew."""
+        data = self.resolved.get("data") or {}
+        return tuple(str((part or {}).get("path") or "") for part in (self.resolved.get("init"), data.get("tokenizer")))
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """The facts of every start of the run, in order: the first, and each time that it went on."""
+        return [self.facts, *(self.facts.get("resumed") or [])]
+
     @property
     def dirty(self) -> bool:
-        """Whether any part of the run was computed from a working tree with changes that no commit holds."""
-        return any((start.get("git") or {}).get("dirty") for start in [self.facts, *self.facts.get("resumed", [])])
+        """Whether any part of the run, or of one that it came from, had changes in its tree that no commit holds."""
+        return any((start.get("git") or {}).get("dirty") for run in self.lineage for start in run.starts)
+
+    @property
+    def unversioned(self) -> bool:
+        """Whether any part of the run, or of one that it came from, is of code of which no commit is known."""
+        return not all((start.get("git") or {}).get("commit") for run in self.lineage for start in run.starts)
 
     @property
     def commits(self) -> list[str]:
         """The commits that the run was computed from, in order."""
-        starts = [self.facts, *self.facts.get("resumed", [])]
-        return list(dict.fromkeys(str(start["git"]["commit"]) for start in starts if start.get("git")))
+        known = ((start.get("git") or {}).get("commit") for start in self.starts)
+        return list(dict.fromkeys(str(commit) for commit in known if commit))
+
+    def remarks(self, score: str) -> list[str]:
+        """Return what a reader of a score must know: it is of another checkpoint or other text than one expects."""
+        held, end, told = self.holder(score), self.end or {}, []
+        began = max((str(start.get("started") or "") for start in self.starts), default="")
+        name, step, last = held.get("checkpoint"), held.get("step"), end.get("step")
+        if held.get("evaluated") and held["evaluated"] < began or step is not None and last is not None and step > last:
+            told.append(f"{self.id} was trained after it was scored: evaluate it again")
+        elif name not in (None, "best") and last:  # counted models have one state and no steps
+            at = "" if name == "latest" or step is None else f" (step {step:,})"
+            told.append(f"of checkpoint {name}{at}, not of the best")
+        recorded = (self.facts.get("fingerprints") or {}).get(self.split)
+        if recorded and held.get("fingerprint") and recorded != held["fingerprint"]:
+            told.append(f"the {self.split} text that {self.id} was scored on is not what it recorded in training")
+        return told
 
     def cost(self, name: str) -> float | None:
         """Return `parameters`, `tokens` read, training `flops` or `seconds`; None where they are not recorded."""
@@ -126,11 +180,6 @@ def digest(values: Any) -> str:
     return xxhash.xxh3_64_hexdigest(text.encode())
 
 
-def is_number(value: Any) -> bool:
-    """Return whether `value` is a number, not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def load(folders: Sequence[pathlib.Path], split: str) -> list[Logged]:
     """Return the runs of `folders`, each with an `id` of its own: the folder's name, or its path where names meet.
 
@@ -157,16 +206,24 @@ def _no_run(folder: pathlib.Path) -> str:
     return f"no run in {folder}: there is no {logs.RUN}; {more}"
 
 
-def _scores(path: pathlib.Path) -> dict[str, Any]:
+def _scores(path: pathlib.Path, split: str) -> dict[str, Any]:
     """Return what `evaluate` kept in `path`, empty where it was not run."""
+    again = "remove it and evaluate the run again"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise UserError(f"{path} is not JSON: remove it and evaluate the run again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON{logs.line_of(error)}: {again}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} is not a JSON object: remove it and evaluate the run again")
+        raise UserError(f"{path} is not a JSON object: {again}")
+    if values.get("split", split) != split:
+        raise UserError(f"{path} has scores of the split {values['split']}: {again}")
+    for name in ("checkpoint", "evaluated", "fingerprint"):
+        if not isinstance(values.get(name) or "", str):
+            raise UserError(f"{path}: {name} is not a text: {again}")
+    if not is_number(values.get("step"), unknown=True):
+        raise UserError(f"{path}: step is not a number: {again}")
     return values

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from research.report import comparable
-from research.report.cells import Cell, Grid, units
+from research.report.cells import Cell, Grid
 from research.report.fields import ABSENT
 from research.report.runs import LOWER
 from research.report.statistics import LEVEL, Paired, attainable, holm, paired
-from research.report.tables import Head, Notes, Table, Text
+from research.report.tables import Head, Notes, Table, Text, called
+from research.report.units import Units, units
 
 
 @dataclasses.dataclass
@@ -27,6 +28,18 @@ class Comparison:
     reason: str  # why nothing is decided, or an empty string
     p: float | None = None  # of the permutation test, corrected by Holm over the decided ones of the column
 
+    @property
+    def measure(self) -> str:
+        """What the difference is of: a perplexity is tested by its logarithm, where units are paired."""
+        of_units = self.cell.score == "perplexity" and self.over != "seeds"
+        return "" if self.test is None else "loss" if of_units else self.cell.score
+
+    @property
+    def n(self) -> str:
+        """What the test is over: '200 documents in 40 blocks'."""
+        within = f" in {self.test.blocks:,} blocks" if self.test.block > 1 else ""
+        return f"{self.test.n:,} {self.over}{within}"
+
     def to_json(self, grid: Grid) -> dict[str, Any]:
         """Return what statistics.json says of it."""
         return {
@@ -35,20 +48,23 @@ class Comparison:
             "model": grid.row_names[self.cell.row],
             "best": grid.row_names[self.best.row],
             "over": self.over or None,
-            "measure": "loss (nats)" if self.over and self.over != "seeds" else self.cell.score if self.over else None,
-            **(self.test._asdict() if self.test else {}),
+            "measure": self.measure or None,
+            **(self.test._asdict() | {"blocks": self.test.blocks} if self.test else {}),
             "holm": self.p,
             "not_tested": self.reason or None,
         }
 
 
 def compare(grid: Grid) -> list[Comparison]:
-    """Mark the best cells of `grid` and those not significantly worse, and return every test."""
+    """Mark the best cells of `grid` and those not significantly worse, and return every test.
+
+    Args:
+        grid: Of scores that can be compared, see `comparable.check`.
+    """
     found = []
     for column in grid.column_keys:
         for score in grid.scores:
-            for group in comparable.groups(grid, [cell for cell in grid.in_column(column, score) if cell.scored]):
-                found += _of_column(group)
+            found += _of_column([cell for cell in grid.in_column(column, score) if cell.scored])
     return found
 
 
@@ -70,70 +86,74 @@ def _of_column(cells: list[Cell]) -> list[Comparison]:
 def _compared(cell: Cell, best: Cell) -> Comparison:
     both, reason = _common_units(cell, best)
     if both:
-        first, second, weight = both.first, both.second, both.weight
-        return Comparison(cell, best, both.kind, paired(first, second, weight), "")
+        test = paired(both[0].values, both[1].values, both[0].weight, both[0].block)
+        return Comparison(cell, best, f"{both[0].kind}s", test, _too_few(test.blocks, f"{test.n} {both[0].kind}s"))
     ours, theirs = ({run.seed: run.holder(each.score)[each.score] for run in each.scored} for each in (cell, best))
     shared = sorted(ours.keys() & theirs.keys(), key=str)
     if len(shared) < 2:
         return Comparison(cell, best, "", None, f"{reason}, and {_seeds(len(shared))} shared")
     test = paired(np.array([ours[seed] for seed in shared]), np.array([theirs[seed] for seed in shared]))
+    return Comparison(cell, best, "seeds", test, _too_few(len(shared), f"{len(shared)} shared seeds"))
+
+
+def _too_few(n: int, what: str) -> str:
+    """Return why nothing is decided by the least p that `n` swaps can give, or an empty string."""
     least = next(n for n in range(2, 99) if attainable(n) < LEVEL)
-    few = f"{len(shared)} shared seeds cannot show a difference at p < {LEVEL:g}, {least} can"
-    return Comparison(cell, best, "seeds", test, few if len(shared) < least else "")
+    return f"{what} cannot show a difference at p < {LEVEL:g}, {least} can" if n < least else ""
 
 
 def _seeds(n: int) -> str:
     return "no seed is" if n == 0 else f"{n} seed is" if n == 1 else f"{n} seeds are"
 
 
-class Units(NamedTuple):
-    """What both models were scored on: float64[N] each, summed nll averaged over seeds."""
-
-    kind: str
-    first: np.ndarray
-    second: np.ndarray
-    weight: np.ndarray
-
-
-def _common_units(cell: Cell, best: Cell) -> tuple[Units | None, str]:
-    """Return the units of the same data that all runs of both cells have, or None and why there are none."""
-    score = cell.score
-    held = [(run, units(run, score)) for run in (*cell.scored, *best.scored)]
-    if any(each is None for _, each in held):
+def _common_units(cell: Cell, best: Cell) -> tuple[tuple[Units, Units] | None, str]:
+    """Return the units of both cells, values averaged over their seeds, or None and why they cannot be paired."""
+    score, runs = cell.score, [*cell.scored, *best.scored]
+    held = [units(run, score) for run in runs]
+    if any(each is None for each in held):
         return None, "no scores of single documents or examples are kept"
-    kinds = {run.holder(score)["units"].get("kind", "unit") for run, _ in held}
-    weights = [weight for _, (_, weight) in held]
-    if len(kinds) > 1 or len({len(weight) for weight in weights}) > 1 or len(weights[0]) < 2:
-        return None, "the units scored are not the same"
-    marks = {comparable.fingerprint(run, score) for run, _ in held}
-    if score == "bits_per_byte":  # the bytes of a document are the same whatever its tokens are
-        weights = [np.ones(len(weights[0]))]
-    elif len(marks) > 1 or any(not np.allclose(weight, weights[0]) for weight in weights):
-        return None, "the units scored are not the same"
-    means = [np.mean([units(run, score)[0] for run in each.scored], axis=0) for each in (cell, best)]
-    return Units(f"{kinds.pop()}s", *means, weights[0]), ""
+    others = "the units scored are not the same"
+    if len({(each.kind, len(each.weight)) for each in held}) > 1 or len(held[0].weight) < 2:
+        return None, others
+    same = len({comparable.fingerprint(run, score) for run in runs}) == 1
+    if score == "bits_per_byte" and (same or held[0].kind == "document"):
+        # A document's bytes are the same whatever its tokens are; how many it has is not kept, so all count alike.
+        nats = runs[0].evaluated["loss"] * held[0].weight.sum() / (runs[0].evaluated["bits_per_byte"] or 1.0)
+        weight = np.full(len(held[0].weight), nats / len(held[0].weight))
+    elif any(not np.allclose(each.weight, held[0].weight) for each in held) or not (same or held[0].kind == "example"):
+        return None, others
+    else:
+        weight = held[0].weight
+    means = (np.mean([units(run, score).values for run in each.scored], axis=0) for each in (cell, best))
+    return tuple(Units(held[0].kind, values, weight) for values in means), ""
 
 
 def table(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
     """Return the tests as a table: difference with its interval, both p-values, the corrected one, and the effect."""
     notes, rows = Notes(), []
     for each in comparisons:
-        of = f"{each.cell.score.replace('_', ' ')} {grid.column_names[each.cell.column]}".strip()
+        of = f"{called(each.cell.score)} {grid.column_names[each.cell.column]}".strip()
         line = [Text(grid.row_names[each.cell.row]), Text(grid.row_names[each.best.row]), Text(of)]
         why = notes.letter(each.reason) if each.reason else ""
         if each.test is None:
-            rows.append([*line, Text(ABSENT, why), *[Text(ABSENT)] * 5])
+            rows.append([*line, *[Text(ABSENT, why)] * 6])
             continue
         test = each.test
-        line += [Text(f"{test.n:,} {each.over}"), Text(f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]")]
+        line += [Text(each.n), Text(f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]")]
         line += [Text(_p(test.bootstrap)), Text(_p(test.permutation))]
         line.append(Text(ABSENT, why) if each.p is None else Text(_p(each.p), bold=each.p < LEVEL))
-        rows.append([*line, Text(ABSENT if test.effect is None else f"{test.effect:.2f}")])
-    heads = ["model", "best", "of", "over", "difference [95 %]", "p (bootstrap)", "p (permutation)", "p (Holm)", "d"]
-    said = f"Over documents or examples, differences are of the loss (nats); d: paired Cohen's d; bold: p < {LEVEL:g}."
+        same = notes.letter("all differences are the same") if test.effect is None else ""
+        rows.append([*line, Text(ABSENT, same) if same else Text(f"{test.effect:.2f}")])
+    if not comparisons:
+        said = "There are no two scores of one column to test."
+    heads = ["model", "best", "of", "over", "difference [95 %]", "p bootstrap", "p permuted", "p Holm", "d"]
+    said = "Differences of perplexity are of the loss (nats), but over seeds; "
+    said += f"those of several seeds are averaged first; d: paired Cohen's d; bold: p < {LEVEL:g}."
+    if any(each.test and each.test.block > 1 for each in comparisons):
+        said += " Neighbours in a text are not independent: tests resample and swap blocks of them."
     reasons = [(letter, reason) for reason, letter in notes.letters.items()]
     return Table("Tests against the best of each column", [list(map(Head, heads))], rows, 3, [("", said), *reasons])
 
 
 def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"{p:.3f}" if p >= 0.001 else "<\u00a00.001"

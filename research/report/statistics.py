@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.report.intervals import interval, resampled_sums
+from research.report.intervals import in_blocks, interval, resampled_sums
 
 RESAMPLES = 10_000
 """Of permutation tests."""
@@ -30,14 +30,23 @@ class Paired(NamedTuple):
     permutation: float
     """Two-sided p of the paired permutation test."""
     effect: float | None
-    """Paired Cohen's d; None where all differences are the same."""
+    """Paired Cohen's d of the units; None where all differences are the same."""
     n: int
+    """Units."""
+    block: int
+    """Neighbouring units that were resampled and swapped together."""
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks, which is n where units are independent."""
+        return -(-self.n // self.block)
 
 
 def paired(
     first: np.ndarray,
     second: np.ndarray,
     weight: np.ndarray | None = None,
+    block: int = 1,
     samples: int = BOOTSTRAPS,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -50,19 +59,21 @@ def paired(
         first: float[N], summed values of each unit by one model.
         second: float[N], by the other.
         weight: float[N], what each unit counts in both; None: 1.
+        block: Neighbours that are resampled and swapped together, since they are not independent (see `units`).
         samples: Of the bootstrap.
         resamples: Of the permutation test, where there are more ways to swap than that.
         seed: Of the draws: the same seed gives the same result.
 
     Raises:
-        ValueError: The units are not the same number, or fewer than two.
+        ValueError: The units are not the same number, or they are fewer than two blocks.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     weight = np.ones(len(first)) if weight is None else np.asarray(weight, np.float64)
-    if not len(first) == len(second) == len(weight) >= 2:
+    if not block < len(first) == len(second) == len(weight) >= 2:
         raise ValueError(f"paired tests are of two units or more, but there are {len(first)} and {len(second)}")
     apart = first - second
-    sums = resampled_sums(np.stack([apart, weight], axis=1), samples, seed)
+    together = in_blocks(np.stack([apart, weight], axis=1), block)
+    sums = resampled_sums(together, samples, seed)
     ratios = np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)
     low, high = interval(ratios) or (0.0, 0.0)
     side = 1 + min(np.sum(ratios <= 0), np.sum(ratios >= 0))
@@ -71,9 +82,10 @@ def paired(
         low=low,
         high=high,
         bootstrap=min(1.0, 2 * float(side) / (samples + 1)),
-        permutation=permutation(apart, resamples, seed),
+        permutation=permutation(together[:, 0], resamples, seed),
         effect=cohens_d(apart),
         n=len(apart),
+        block=block,
     )
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from research.report import costs, fields
-from research.report.cells import Cell, Grid, Key
+from research.report.cells import Cell, Grid
 from research.report.statistics import LEVEL
 
 if TYPE_CHECKING:
     from research.report.records import Published
     from research.report.significance import Comparison
 
-DIRTY = "†"
+DIRTY, UNVERSIONED = "†", "‡"
+MARKS = {
+    DIRTY: "from a working tree with changes that no commit holds, or started from such a run",
+    UNVERSIONED: "from code outside git, or started from such a run: no commit is known",
+}
+NO_FIELD = "its configuration has no such field, or an empty one"
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "macro_f1": "macro F1", "f1": "F1", "loss": "loss (nats)"}
 
 
@@ -59,34 +64,48 @@ class Notes:
         return self.letters.setdefault(reason, name)
 
 
+def marks(dirty: bool, unversioned: bool) -> str:
+    """Return the marks of what was computed by code that cannot be got back."""
+    return DIRTY * dirty + UNVERSIONED * unversioned
+
+
+def explained(found: Iterable[Text]) -> list[tuple[str, str]]:
+    """Return the notes of the marks that are there."""
+    used = {mark for text in found for mark in MARKS if mark in text.notes}
+    return [(mark, said) for mark, said in MARKS.items() if mark in used]
+
+
 def called(score: str) -> str:
     """Return what a score is called in heads and figures."""
     return NAMES.get(score, score.replace("_", " "))
 
 
-def results(grid: Grid, comparisons: Sequence[Comparison], known: Mapping[str, dict[str, Published]]) -> Table:
+def results(grid: Grid, comparisons: Sequence[Comparison], known: Mapping[str, dict[str, list[Published]]]) -> Table:
     """Return the table of results: rows' fields, scores of each column, and what each row cost.
 
     Args:
         grid: The cells.
         comparisons: Of the best cell of each column with the others.
-        known: {score: {name of a run: its published figure}}; beside columns of scores that have any.
+        known: {score: {name of a run: its published figures}}; beside columns of scores that have any.
     """
     notes, cost_columns = Notes(), [costs.column(grid, name) for name in costs.NAMES]
     places = {score: decimals(grid, score) for score in grid.scores}
     row_names, column_names = grid.names(grid.rows, grid.row_keys), grid.column_names
     body = []
     wide = [(column, score) for column in grid.column_keys for score in grid.scores]
-    beside = {at for at in wide if any(_published(grid.cells[row, *at], known) for row in grid.row_keys)}
+    beside = {at for at in wide if any(published_of(grid.cells[row, *at], known) for row in grid.row_keys)}
     for row in grid.row_keys:
         cells = [grid.cells[row, *at] for at in wide]
-        first, *others = row_names[row]
-        dirty = any(cell.dirty for cell in cells)
-        line = [Text(first, DIRTY if dirty else ""), *map(Text, others), Text(_runs(grid, row))]
+        absent = {fields.ABSENT: notes.letter(NO_FIELD)} if fields.ABSENT in row_names[row] else {}
+        line = [Text(value, absent.get(value, "")) for value in row_names[row]]
+        marked = marks(any(cell.dirty for cell in cells), any(cell.unversioned for cell in cells))
+        line[0] = line[0]._replace(notes=",".join(filter(None, (line[0].notes, marked))))
+        runs = max(cell.n for cell in cells)
+        line.append(Text(str(runs)))
         for at, cell in zip(wide, cells, strict=True):
-            line.append(score_text(cell, places[cell.score], grid.interval, notes))
+            line.append(score_text(cell, places[cell.score], grid.interval, notes, runs))
             if at in beside:
-                line.append(_figure(_published(cell, known), notes))
+                line.append(_figures(published_of(cell, known), notes))
         for cost in cost_columns:
             text, reason = cost.text(grid.of_row(row))
             line.append(Text(text, notes.letter(reason) if reason else ""))
@@ -104,28 +123,27 @@ def results(grid: Grid, comparisons: Sequence[Comparison], known: Mapping[str, d
         heads.insert(0, [Head("", len(first)), *over, Head("", len(last))])
     title = f"{', '.join(map(called, grid.scores))} on the {grid.split} split"
     reasons = [(letter, reason) for reason, letter in notes.letters.items()]
-    return Table(title[:1].upper() + title[1:], heads, body, len(grid.rows), _said(grid, comparisons) + reasons)
+    said = _said(grid, comparisons) + explained(text for line in body for text in line)
+    return Table(title[:1].upper() + title[1:], heads, body, len(grid.rows), said + reasons)
 
 
-def _published(cell: Cell, known: Mapping[str, dict[str, Published]]) -> Published | None:
-    """Return the published figure that the runs of a cell reproduce, whether or not they have a score yet."""
+def published_of(cell: Cell, known: Mapping[str, dict[str, list[Published]]]) -> list[Published]:
+    """Return the published figures that the runs of a cell reproduce, whether or not they have a score yet."""
     figures = known.get(cell.score, {})
-    return next((figures[name] for run in cell.runs if (name := run.fields.get("name")) in figures), None)
+    return next((figures[name] for run in cell.runs if (name := run.fields.get("name")) in figures), [])
 
 
-def _figure(figure: Published | None, notes: Notes) -> Text:
-    if figure is None:
+def _figures(figures: Sequence[Published], notes: Notes) -> Text:
+    if not figures:
         return Text(fields.ABSENT, notes.letter("no published figure is recorded"))
-    return Text(f"{figure.value:,g}", notes.letter(f"published: {figure.source}"))
+    letters = (notes.letter(f"published: {figure.source}") for figure in figures)
+    return Text(" / ".join(f"{figure.value:,g}" for figure in figures), ",".join(letters))
 
 
-def _runs(grid: Grid, row: Key) -> str:
-    return costs.spanned([max(grid.cells[row, c, s].n for s in grid.scores) for c in grid.column_keys], str)
-
-
-def score_text(cell: Cell, decimals: int, kind: str, notes: Notes) -> Text:
-    """Return a cell's mean with its spread or interval, or a dash; reasons are noted."""
-    letters = ",".join(notes.letter(reason) for reason in cell.reasons)
+def score_text(cell: Cell, decimals: int, kind: str, notes: Notes, runs: int) -> Text:
+    """Return a cell's mean with its spread or interval, or a dash; noted are reasons, remarks and fewer than `runs`."""
+    fewer = [f"n = {cell.n}"] if 0 < cell.n < runs else []
+    letters = ",".join(notes.letter(reason) for reason in (*cell.reasons, *cell.remarks, *fewer))
     if cell.mean is None:
         return Text(fields.ABSENT, letters)
     text = f"{cell.mean:,.{decimals}f}"
@@ -156,26 +174,27 @@ def decimals(grid: Grid, score: str) -> int:
 def _said(grid: Grid, comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
     """Return what the marks and intervals mean, only of those that are there."""
     cells, said = list(grid.cells.values()), []
-    if any(cell.n > 1 for cell in cells):
-        what = "mean ± standard deviation" if grid.interval == "sd" else "mean [95 % bootstrap interval]"
-        said.append(f"{what} over seeds")
-    elif any(cell.low is not None for cell in cells):
-        said.append("value [95 % bootstrap interval over documents or examples]")
+    seeds, alone = (any(cell.low is not None and (cell.n > 1) is many for cell in cells) for many in (True, False))
+    if seeds or alone:
+        over = " and ".join(["over seeds"] * seeds + ["of one run over documents, rows or examples"] * alone)
+        said.append(f"mean {'± standard deviation' if grid.interval == 'sd' else '[95 % bootstrap interval]'} {over}")
     if any(cell.best for cell in cells):
         said.append("best in bold")
     decided = [each for each in comparisons if each.p is not None]
     if decided:
-        over = " or ".join(dict.fromkeys(f"{each.test.n:,} {each.over}" for each in decided))
+        over = " or ".join(dict.fromkeys(each.n for each in decided))
         tied = any(cell.tied for cell in cells)
         what = "underlined: not significantly worse" if tied else "all others tested are significantly worse"
         said.append(f"{what} (paired permutation test over {over}, Holm-corrected, p {'≥' if tied else '<'} {LEVEL:g})")
     found = [("", _sentence("; ".join(said)))] if said else []
+    corrupted = {str(run.objective.get("name")).replace("_", " ") for cell in cells for run in cell.scored} - {"causal"}
+    if corrupted and "perplexity" in grid.scores:
+        names = ", ".join(sorted(corrupted))
+        found.append(("", f"Perplexity under {names} is of the tokens that are predicted, not of a whole text."))
     for reason in dict.fromkeys(each.reason for each in comparisons if each.reason):
         rows = [grid.row_names[each.cell.row] for each in comparisons if each.reason == reason]
         what = "Not tested" if len(rows) == len(comparisons) else f"Not tested: {', '.join(dict.fromkeys(rows))}"
         found.append(("", f"{what} ({reason})."))
-    if any(cell.dirty for cell in cells):
-        found.append((DIRTY, "from a working tree with changes that no commit holds"))
     return found
 
 

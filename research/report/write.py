@@ -6,12 +6,13 @@ import json
 import pathlib
 from typing import Any
 
-from research.report import gallery, latex, page, provenance, records, significance, spreadsheet, tables
+from research.report import comparable, gallery, latex, page, provenance, records, significance, spreadsheet, tables
 from research.report.cells import Grid
 from research.report.markdown import markdown
 from research.report.tables import Table
 
 LICENCE_WIDTHS = [0.24, 0.12, 0.29, 0.26]
+STATISTICS_WIDTHS = [0.1, 0.1, 0.09, 0.13, 0.15, 0.085, 0.085, 0.07, 0.045]
 PROVENANCE_WIDTHS = [0.13, 0.17, 0.04, 0.11, 0.1, 0.09, 0.06, 0.11]
 
 
@@ -28,17 +29,20 @@ def write(folder: pathlib.Path, grid: Grid, against: str, known: dict[str, dict[
     Raises:
         UserError: Scores of one column cannot be compared.
     """
+    comparable.check(grid)
     tests = significance.compare(grid)
     figures = {score: records.published(known, grid.split, score) for score in grid.scores}
-    main, found = tables.results(grid, tests, figures), records.find(grid.runs, known)
+    main, found = tables.results(grid, tests, figures), records.find(grid.runs, known, figures.values())
     origins, terms, statistics = provenance.table(grid), records.licences(found), significance.table(grid, tests)
+    cited = records.bibliography(found)
     _table(folder / "table", main, latex.latex(main))
-    (folder / "table.csv").write_text(spreadsheet.as_csv(grid), encoding="utf-8")
+    (folder / "table.csv").write_text(spreadsheet.as_csv(grid, figures), encoding="utf-8")
     _json(folder / "statistics.json", [each.to_json(grid) for each in tests])
-    _json(folder / "provenance.json", provenance.provenance(grid))
+    _table(folder / "statistics", statistics, latex.long(statistics, STATISTICS_WIDTHS))
+    _json(folder / "provenance.json", provenance.provenance(grid, figures))
     _table(folder / "provenance", origins, latex.long(origins, PROVENANCE_WIDTHS))
     _table(folder / "licences", terms, latex.long(terms, LICENCE_WIDTHS))
-    (folder / "references.bib").write_text(records.bibliography(found), encoding="utf-8")
+    (folder / "references.bib").write_text(cited, encoding="utf-8")
     drawn, undrawn = _drawn(folder, grid, against)
     told = [f"not recorded: {line}" for line in found.missing] + undrawn
     sections = [
@@ -47,6 +51,7 @@ def write(folder: pathlib.Path, grid: Grid, against: str, known: dict[str, dict[
         page.table_section(statistics, small=True) if tests else "",
         page.table_section(origins, small=True),
         page.table_section(terms, small=True, long=True),
+        page.source_section("References (BibTeX)", cited) if found.used else "",
         page.notes_section("Left out", undrawn),
     ]
     (folder / "index.html").write_text(page.page("Report", command, sections), encoding="utf-8")

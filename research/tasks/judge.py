@@ -69,6 +69,14 @@ def golden(objective: Classification, examples: Sequence[Example]) -> np.ndarray
     return gold
 
 
+def right(objective: Classification | Tagging, examples: Sequence[Example], answers: Answers) -> np.ndarray | None:
+    """Return whether each example that has an answer was told right, bool[N]; None but of one label of several."""
+    if isinstance(objective, Tagging) or objective.problem != "single_label":
+        return None
+    gold = golden(objective, [examples[number] for number in sorted(answers)])
+    return np.array([np.argmax(answers[number]) for number in sorted(answers)]) == gold
+
+
 def worst(objective: Classification | Tagging, examples: Sequence[Example], answers: Answers, most: int) -> list[dict]:
     """Return the `most` examples that were told most wrongly, the worst first, with what was answered.
 

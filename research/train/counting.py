@@ -10,6 +10,7 @@ import numpy as np
 
 from research.config import Run, check, to_json
 from research.data.batches import Rows
+from research.data.cache import hash_file
 from research.data.corpus import Prepared
 from research.data.packing import Corpus
 from research.data.tokenizer import save as save_tokenizer
@@ -18,7 +19,7 @@ from research.models.arpa import read_arpa
 from research.models.ngram import NgramModel
 from research.models.smoothing import estimate
 from research.tasks.prepare import prepared_for
-from research.train import metrics
+from research.train import memory, metrics
 from research.train.evaluate import UNIGRAM
 from research.train.progress import documents_read
 from research.train.session import rows_of, with_vocabulary
@@ -47,7 +48,10 @@ def train(run: Run, folder: pathlib.Path) -> None:
     counted = f"counting n-grams of {len(corpus.tokens):,} tokens, up to {run.arch.order} words"
     print(f"reading n-grams from {run.arch.arpa}" if run.arch.arpa else counted, flush=True)
     model = made(resolved, prepared)
+    if model.order < run.arch.order and not run.arch.arpa:
+        print(f"no document has n-grams of more than {model.order} words: the model is of that order", flush=True)
     resolved = dataclasses.replace(resolved, arch=dataclasses.replace(resolved.arch, order=model.order))
+    metrics.drop_scores(folder)
     ngram_file.save(model, folder / MODEL)
     unigram = unigram_nll(corpus, model.size)
     np.save(folder / UNIGRAM, unigram)
@@ -82,13 +86,17 @@ def made(run: Run, prepared: Prepared) -> NgramModel:
         raise UserError("the tokenizer has no token that ends a text, which n-grams begin and end with: use another")
     if arch.arpa:
         spellings = tokenizer.convert_ids_to_tokens(list(range(words.size)))
-        model, _ = read_arpa(arch.arpa, spellings, words.eos)
-        return dataclasses.replace(model, cache=arch.cache, cache_sizes=arch.cache_sizes)
+        model, _ = read_arpa(arch.arpa, spellings, words.eos, tokenizer.unk_token_id)
+        facts = model.facts | {"xxh3": hash_file(pathlib.Path(arch.arpa))}  # of which file of that name
+        return dataclasses.replace(model, cache=arch.cache, cache_sizes=arch.cache_sizes, facts=facts)
     text, held_out = prepared.corpora["train"][0], prepared.corpora["validation"][0]
     spoken = ~words.special
-    spoken[np.unique(text.tokens)] = True  # of special tokens those that texts have: the end, the unknown word
+    spoken[np.unique(text.tokens)] = True  # of special tokens those that texts have: the end
+    if tokenizer.unk_token_id is not None:
+        spoken[tokenizer.unk_token_id] = True  # other texts have unknown words, also where this one has none
     held = (held_out.tokens, held_out.starts) if arch.smoothing == "jelinek-mercer" else None
-    return estimate(arch, text.tokens, text.starts, eos=words.eos, vocab=spoken, held_out=held)
+    room = memory.of_machine()
+    return estimate(arch, text.tokens, text.starts, eos=words.eos, vocab=spoken, held_out=held, room=room)
 
 
 def losses(model: NgramModel, rows: Rows) -> Losses:

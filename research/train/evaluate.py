@@ -47,7 +47,7 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
     def sums(
         params: Any, record: Record, row: jax.Array, unigram: jax.Array | None, carry: Any
     ) -> tuple[dict[str, jax.Array], Any, Any]:
-        params = sharding.gathered(params, trained.mesh)
+        params = sharding.gathered(params, trained.mesh, run.arch)
         example = examples(run, vocabulary, _keys(row), record)
         states, carry = last_states(run, trained.model, params, example, carry=carry)
         if labelled:
@@ -55,7 +55,7 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
             made = project(run.arch, params, states)
         else:
             kernel, bias = output_projection(run.arch, params)
-            found, nll = token_losses(states, kernel, bias, example.targets, example.weights, shards=ways)
+            found, nll = token_losses(states, kernel, bias, example.targets, example.weights, mesh=trained.mesh)
             made = (nll, example.weights)
         result = {"nll": found.nll, "correct": found.correct, "weight": found.weight}
         if unigram is not None:

@@ -21,7 +21,8 @@ from research.train.step import Trainer
 from research.types import Record
 
 # Products that the library does not use: whoever takes one up must count it, too.
-UNKNOWN = ("conv_general_dilated", "ragged_dot", "scaled_matmul", "dot_product_attention", "pallas_call", "ffi_call")
+UNKNOWN = ("conv_general_dilated", "ragged_dot", "scaled_matmul", "pallas_call", "ffi_call")
+FUSED = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 4}  # as if scores were kept
 
 
 def per_step(trainer: Trainer, rows: Record) -> int:
@@ -51,7 +52,10 @@ def _of_equation(equation: JaxprEqn) -> int:
         (contracted, _), _ = params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
-    if name.startswith(UNKNOWN):
+    if name in FUSED:
+        (rows, queries, heads, width), (_, keys, *_) = (variable.aval.shape for variable in equation.invars[:2])
+        return FUSED[name] * 2 * rows * queries * keys * heads * width
+    if name.startswith((*UNKNOWN, "dot_product_attention")):
         raise NotImplementedError(f"the operations of {name} are not counted: research/train/flops.py is to learn it")
     inner = [sum(map(_of_equation, jaxpr.eqns)) for jaxpr in jaxprs_in_params(params)]
     if name == "cond":

@@ -25,7 +25,7 @@ from research.train import adapter, counting, flops, metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, promised
 from research.train.progress import Progress
-from research.train.session import Session, baseline, open_session, rows_of
+from research.train.session import Session, baseline, notes, open_session, rows_of
 from research.types import Diverged, State, UserError
 
 Status = Literal["new", "unfinished", "done"]
@@ -76,6 +76,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         log.cut(start if start else -1)
         if not start or allow_changes:
             (folder / UNIGRAM).unlink(missing_ok=True)
+        if start < session.run.steps or allow_changes:
+            metrics.drop_scores(folder)
         metrics.describe(
             folder,
             to_json(run),
@@ -95,6 +97,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         )
         if session.run.adapter.method != "full":
             print(adapter.summary(session.run, session.trainer.parameters, session.trainer.shapes))
+        for note in notes(session):
+            print(f"note: {note}")
         return _steps(session, state, start, log, checkpoints, baseline(session, folder), logs.read(folder))
 
 
@@ -115,7 +119,7 @@ def _recorded(run: Run, folder: pathlib.Path, allow_changes: bool) -> tuple[Run 
     """Return the resolved run and the data fingerprint that `folder` records, or (None, None) where it is new."""
     if not (folder / logs.RUN).exists():
         return None, None
-    record = logs.read_run(folder)
+    record = logs.read_trained(folder, "choose another --out")
     changed = differences(from_json(record["configuration"]), run)
     if changed and not allow_changes:
         raise UserError(

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from research.train.sharding import batch_sharding
 
 
 class Sums(NamedTuple):
@@ -32,12 +35,14 @@ def vocabulary_loss(
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
-    shards: int = 1,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Sums:
     """Return the sums of the loss of predicting `targets` from `hidden` @ `kernel`.T + `bias`.
 
     Chunks run along T and never across the batch axis: chunks of flattened B x T would leave each device of a data mesh
-    with all the work. Differentiable in hidden, kernel and bias through `total` alone.
+    with all the work. The gradient of the kernel is added up over each device's rows apart, and over devices once,
+    behind the last chunk: else every chunk would wait for a sum over all devices of what is as large as the kernel.
+    Differentiable in hidden, kernel and bias through `total` alone.
 
     Args:
         hidden: [B, T, D], any float dtype: the product's dtype; its sums are float32.
@@ -47,10 +52,10 @@ def vocabulary_loss(
         weights: float32[B, T].
         label_smoothing: Share of the target probability spread evenly over V (Szegedy et al., 2016, section 7).
         z_loss: Weight of log(Z)^2 (Chowdhery et al., 2022, section 5).
-        shards: Devices that the rows are spread over, which sets how many positions a chunk holds.
+        mesh: Devices that the rows are spread over, as `sharding.batch_sharding` says; None: one.
     """
-    chunks, hidden, targets, weights = _chunked(hidden, kernel, targets, weights, shards)
-    return _loss((label_smoothing, z_loss, chunks), hidden, kernel, bias, targets, weights)
+    chunks, hidden, targets, weights = _chunked(hidden, kernel, targets, weights, mesh)
+    return _loss((label_smoothing, z_loss, chunks, mesh), hidden, kernel, bias, targets, weights)
 
 
 def token_losses(
@@ -60,22 +65,22 @@ def token_losses(
     targets: jax.Array,
     weights: jax.Array,
     *,
-    shards: int = 1,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[Sums, jax.Array]:
     """Return the sums of `vocabulary_loss`, bare, and each position's negative log-likelihood in nats, float32[B, T].
 
     For evaluation: it has no gradient. Arguments as there.
     """
     length = hidden.shape[1]
-    chunks, hidden, targets, weights = _chunked(hidden, kernel, targets, weights, shards)
-    sums, nll = _scan((0.0, 0.0, chunks), hidden, kernel, bias, targets, weights, with_gradient=False)
+    chunks, hidden, targets, weights = _chunked(hidden, kernel, targets, weights, mesh)
+    sums, nll = _scan((0.0, 0.0, chunks, mesh), hidden, kernel, bias, targets, weights, with_gradient=False)
     return sums, nll[:, :length]
 
 
-def _chunked(hidden, kernel, targets, weights, shards):
+def _chunked(hidden, kernel, targets, weights, mesh):
     """Return how many chunks there are along T, and the arrays padded to a multiple of them."""
     rows, length, _ = hidden.shape
-    positions = max(1, chunk_bytes(jax.default_backend()) // (4 * kernel.shape[0] * max(1, rows // shards)))
+    positions = max(1, chunk_bytes(jax.default_backend()) // (4 * kernel.shape[0] * max(1, rows // _shards(mesh))))
     chunks = -(-length // positions)
     positions = -(-length // chunks)
     if chunks * positions > length:
@@ -143,14 +148,34 @@ def _backward(options, gradients, cotangent):
 _loss.defvjp(_forward, _backward)
 
 
+def _shards(mesh):
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
     """Return the Sums, and their gradients or each position's negative log-likelihood, chunk by chunk along T."""
-    label_smoothing, z_loss, chunks = options
+    label_smoothing, z_loss, chunks, mesh = options
+    shards = _shards(mesh)
     rows, length, width = hidden.shape
     size = kernel.shape[0]
     dtype = hidden.dtype
     cast = kernel.astype(dtype)  # [V, D]; once, not once a chunk
     split = lambda x: jnp.moveaxis(x.reshape(rows, chunks, length // chunks, *x.shape[2:]), 1, 0)  # noqa: E731
+
+    def apart(product, *arrays):
+        """Return [shards, ...], what `product` makes of the rows of each, left where they are."""
+        if shards == 1:
+            return product(*arrays)[None]
+        made = jax.vmap(product)(*(x.reshape(shards, rows // shards, *x.shape[1:]) for x in arrays))
+        # Else XLA carries it from chunk to chunk as the parameter lies, and moves the states of every chunk for that.
+        others = [None] * (made.ndim - 2)
+        return jax.lax.with_sharding_constraint(made, batch_sharding(mesh, *others, P.UNCONSTRAINED))
+
+    def of_kernel(h, d):  # [D, V], as for [V, D] XLA:CPU copies d transposed
+        return jnp.einsum("btd,btv->dv", h, d, preferred_element_type=jnp.float32)
+
+    def of_bias(ones, d):  # a product, as XLA:CPU multiplies faster than it sums columns
+        return jnp.einsum("bt,btv->v", ones, d, precision="highest")
 
     def chunk(carry, part):
         sums, d_kernel, d_bias = carry
@@ -169,12 +194,8 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
             loss = (1 - label_smoothing) * nll + label_smoothing * (log_z - jnp.mean(logits, axis=-1))
         if z_loss:
             loss = loss + z_loss * jnp.square(log_z)
-        sums = Sums(
-            sums.total + jnp.sum(w * loss),
-            sums.nll + jnp.sum(w * nll),
-            sums.correct + jnp.sum(w * (picked >= peak[..., 0])),
-            sums.weight + jnp.sum(w),
-        )
+        found = (w * loss, w * nll, w * (picked >= peak[..., 0]), w)
+        sums = Sums(*(total + jnp.sum(each, axis=1) for total, each in zip(sums, found, strict=True)))
         if not with_gradient:
             return (sums, d_kernel, d_bias), nll
         slope = 1 + 2 * z_loss * log_z if z_loss else jnp.ones_like(log_z)
@@ -185,15 +206,14 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
         d_logits = d_logits - jnp.where(hit, (w * (1 - label_smoothing))[..., None], 0)
         d_small = d_logits.astype(dtype)
         d_hidden = jnp.einsum("btv,vd->btd", d_small, cast, preferred_element_type=jnp.float32).astype(dtype)
-        # [D, V], as for [V, D] XLA:CPU copies d_logits transposed; and it multiplies faster than it sums columns.
-        d_kernel = d_kernel + jnp.einsum("btd,btv->dv", h, d_small, preferred_element_type=jnp.float32)
+        d_kernel = d_kernel + apart(of_kernel, h, d_small)
         if bias is not None:
-            d_bias = d_bias + jnp.einsum("bt,btv->v", jnp.ones_like(w), d_logits, precision="highest")
+            d_bias = d_bias + apart(of_bias, jnp.ones_like(w), d_logits)
         return (sums, d_kernel, d_bias), d_hidden
 
-    zero = jnp.zeros((), jnp.float32)
-    d_kernel = jnp.zeros((width, size), jnp.float32) if with_gradient else None
-    d_bias = jnp.zeros((size,), jnp.float32) if with_gradient and bias is not None else None
+    zero = jnp.zeros((rows,), jnp.float32)
+    d_kernel = jnp.zeros((shards, width, size), jnp.float32) if with_gradient else None
+    d_bias = jnp.zeros((shards, size), jnp.float32) if with_gradient and bias is not None else None
     start = (Sums(zero, zero, zero, zero), d_kernel, d_bias)
     if chunks == 1:
         (sums, d_kernel, d_bias), made = chunk(start, (hidden, targets, weights))
@@ -201,7 +221,10 @@ def _scan(options, hidden, kernel, bias, targets, weights, *, with_gradient):
         parts = (split(hidden), split(targets), split(weights))
         (sums, d_kernel, d_bias), made = jax.lax.scan(chunk, start, parts)
         made = jnp.moveaxis(made, 0, 1).reshape(rows, length, *made.shape[3:])
+    sums = Sums(*map(jnp.sum, sums))
     if not with_gradient:
         return sums, made
-    d_kernel = jax.lax.optimization_barrier(d_kernel).T  # else XLA:CPU asks for a bfloat16 product that it has not
+    d_bias = None if d_bias is None else jnp.sum(d_bias, axis=0)
+    d_kernel = jax.lax.optimization_barrier(d_kernel)  # else XLA:CPU asks for a bfloat16 product that it has not
+    d_kernel = jnp.sum(jnp.swapaxes(d_kernel, 1, 2), axis=0)  # turned first: the sum is then scattered as it is
     return sums, (made, d_kernel, d_bias)

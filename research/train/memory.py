@@ -18,6 +18,7 @@ from research.config import averages
 from research.models.arch import Arch
 from research.models.ladder import FeedForward, Recurrent
 from research.models.paths import flatten
+from research.objectives.prefix import Prefix
 from research.types import Lengths, UserError
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     small = 4 if cpu or run.compute.dtype == "float32" else 2
     remat = run.compute.remat and not cpu
     if isinstance(arch, Arch):
-        kept = rows * activations(arch, source, target, small, mesh["tensor"], remat, part.lowest)
+        whole = isinstance(run.objective, Prefix) or getattr(run.objective, "bidirectional", False)
+        scores = (source**2, target**2 if whole else past(target))
+        kept = rows * activations(arch, source, target, scores, small, mesh["tensor"], remat, part.lowest)
     else:
         kept = rows * target * ladder_activations(arch, small)
     chunk, several = _chunk(platform, outputs, lengths.scored, rows, mesh["tensor"])
@@ -260,10 +263,11 @@ def _orthogonal(shape: Shape) -> bool:
 
 
 def activations(
-    arch: Arch, source: int, target: int, small: int, tensor: int, remat: bool, lowest: int = 0
+    arch: Arch, source: int, target: int, own: tuple[int, int], small: int, tensor: int, remat: bool, lowest: int = 0
 ) -> int:
     """Return the bytes that one row keeps for its backward pass, the vocabulary projection apart.
 
+    `own` are the scores that each head of the encoder and of the decoder computes in attending to its own tokens.
     Elements per token and block, as XLA keeps them in a step of ours: 9.5 D, 4 A, 3 F (2 with ReLU, whose sign is in
     its output), and 2.75 for each head and key; dropout makes that 10 D and 4 for each head and key, and one F more
     where it is inside the feed-forward block. A block with cross-attention adds 5 D and 2 A for each target and 2 A for
@@ -277,13 +281,13 @@ def activations(
     narrow = (9.5 + 0.5 * bool(arch.dropout)) * arch.width
     scores = 2.75 + 1.25 * bool(arch.attention_dropout)
 
-    def block(tokens: int, keys: int = 0) -> float:
-        own = tokens * (small * (narrow + 4 * inner + wide) + 4 * scores * heads * tokens)
+    def block(tokens: int, seen: int, keys: int = 0) -> float:
+        own = tokens * small * (narrow + 4 * inner + wide) + 4 * scores * heads * seen
         across = small * (tokens * 5 * arch.width + 2 * inner * (tokens + keys)) + 4 * scores * heads * tokens * keys
         return own + (across if keys else 0)
 
-    def stack(tokens: int, layers: int, keys: int = 0) -> float:
-        one = block(tokens, keys)
+    def stack(tokens: int, layers: int, seen: int, keys: int = 0) -> float:
+        one = block(tokens, seen, keys)
         inputs = small * arch.width * tokens * layers
         return min(layers * one, inputs + one) if remat else layers * one
 
@@ -292,7 +296,15 @@ def activations(
 
     encoder, decoder = keeping(arch.encoder_layers, 1), keeping(arch.depth, arch.encoder_layers + 1)
     around = small * (5 + 3 * arch.embedding_norm) * arch.width * (source + target)
-    return int(around + stack(source, encoder) + stack(target, decoder, source))
+    return int(around + stack(source, encoder, own[0]) + stack(target, decoder, own[1], source))
+
+
+def past(tokens: int) -> int:
+    """Return how many scores causal attention computes of a row of `tokens`; see `attention.attend_past`."""
+    from research.models.attention import past_part
+
+    size = past_part(tokens)
+    return sum((min(start + size, tokens) - start) * min(start + size, tokens) for start in range(0, tokens, size))
 
 
 def ladder_activations(arch: FeedForward | Recurrent, small: int) -> int:
@@ -328,6 +340,11 @@ def available() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return of_machine()
+
+
+def of_machine() -> int:
+    """Return the free bytes of the machine's own memory, within the limits of this process."""
     import psutil
 
     limits = _limits(pathlib.Path("/proc/self/cgroup"), pathlib.Path("/sys/fs/cgroup"))

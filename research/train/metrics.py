@@ -180,6 +180,13 @@ def describe(
     return values
 
 
+def drop_scores(folder: pathlib.Path) -> None:
+    """Remove the scores that `evaluate` kept in a run's `folder`: the model goes on, and they are of what it was."""
+    for path in sorted((folder / "scores").glob("*.json")):
+        path.unlink()
+        print(f"removed {path}, which is of an earlier model: evaluate {folder} again when it is done")
+
+
 def command() -> str | None:
     """Return the command line of this process as it would be typed, or None where it is not `python -m research`."""
     if pathlib.Path(sys.argv[0]).parts[-2:] != ("research", "__main__.py"):

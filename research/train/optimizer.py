@@ -49,6 +49,8 @@ def learning_rate(schedule: Schedule, peak: float, steps: int) -> Callable[[Any]
         )
     if not warmup:
         return after
+    if schedule.warmup_shape == "constant":
+        return optax.join_schedules([optax.constant_schedule(peak), after], [warmup])
     rising = optax.linear_schedule(peak / warmup, peak, warmup - 1)
     return optax.join_schedules([rising, after], [warmup])
 
@@ -60,10 +62,11 @@ def create(
 
     With a layer_decay that rate is each layer's own (see `layer_rates`), for which `arch` must be given.
 
-    AdamW: Loshchilov and Hutter (2019); Adafactor: Shazeer and Stern (2018), with absolute rather than relative steps;
-    Lion: Chen et al. (2023); Muon: Jordan et al. (2024), with updates scaled to an RMS of 0.2 (Liu et al., 2025,
-    section 2.2) so that one learning rate serves its matrices and AdamW's other parameters alike. Decay stands outside
-    the rules because optax's own aliases disagree on it: `adafactor` adds it after the learning rate.
+    AdamW: Loshchilov and Hutter (2019); Adafactor: Shazeer and Stern (2018), with absolute steps, or with relative ones
+    (section 8) by parameter_scale; Lion: Chen et al. (2023); Muon: Jordan et al. (2024), with updates scaled to an RMS
+    of 0.2 (Liu et al., 2025, section 2.2) so that one learning rate serves its matrices and AdamW's other parameters
+    alike. Decay stands outside the rules because optax's own aliases disagree on it: `adafactor` adds it after the
+    learning rate.
     """
     if config.name == "adamw":
         direction = optax.scale_by_adam(config.b1, config.b2, config.epsilon)
@@ -72,7 +75,8 @@ def create(
     elif config.name == "sgd":
         direction = optax.identity()
     elif config.name == "adafactor":
-        direction = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+        relative = [optax.scale_by_param_block_rms()] if config.parameter_scale else []
+        direction = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *relative)
     else:
         orthogonalised = optax.stateless(lambda updates, _: jax.tree.map(orthogonal, updates))
         matrices = optax.chain(optax.trace(MOMENTUM, nesterov=True), orthogonalised)

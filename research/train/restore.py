@@ -119,10 +119,12 @@ def read_model(path: str, checkpoint: str | None = None) -> Opened:
         UserError: There is no model, or it is damaged; a `checkpoint` is asked of something that is no run; or the
             folder has no tokenizer.
     """
-    if (pathlib.Path(path) / counting.MODEL).exists():
-        return _opened_ngram(pathlib.Path(path))
-    if (pathlib.Path(path) / logs.RUN).exists():
-        return opened_run(load_run(pathlib.Path(path), checkpoint or "best"))
+    run = pathlib.Path(path)
+    if (run / logs.RUN).exists():
+        recorded = from_json(logs.read_trained(run)["resolved"])
+        if isinstance(recorded.arch, Ngram):
+            return _opened_ngram(recorded, run)
+        return opened_run(load_run(run, checkpoint or "best"))
     if checkpoint:
         raise UserError(f"--checkpoint {checkpoint}: {path} is no run: it has one set of parameters")
     keep_compiled()
@@ -155,10 +157,10 @@ def opened_run(loaded: Loaded) -> Opened:
     return Opened(loaded.model, loaded.params, reader, loaded.step, loaded.manifests)
 
 
-def _opened_ngram(folder: pathlib.Path) -> Opened:
+def _opened_ngram(run: Run, folder: pathlib.Path) -> Opened:
     """Return the n-gram model of a run, with no parameters but its own tables."""
-    run, tokenizer = from_json(logs.read_run(folder)["resolved"]), load(str(folder / "tokenizer"))
-    words, file = vocabulary(tokenizer), folder / counting.MODEL
+    tokenizer, file = load(str(folder / "tokenizer")), folder / counting.MODEL
+    words = vocabulary(tokenizer)
     reader = _reader(tokenizer, words, "decoder", run, None, (words.eos,))
     return Opened(ngram_file.load(file), None, reader, 0, (file,))
 
@@ -220,7 +222,7 @@ class Evaluated(NamedTuple):
 
     scores: dict[str, Any]
     tokens: units.Losses | None  # of every token, where each is predicted from those before it
-    units: dict[str, Any] | None  # losses of documents or rows (see `units`), where tokens are told and they are few
+    units: dict[str, Any] | None  # what documents, rows or examples gave (see `units`), where they are few enough
     fingerprint: str  # of the split's data
     loaded: Loaded | None  # None of an n-gram model
     prepared: Prepared | TaskPrepared
@@ -271,9 +273,13 @@ def evaluated(
     found = evaluator(run, loaded.vocabulary, loaded.trainer)(loaded.params, rows, 0, unigram, gathered)
     scores = {"run": str(folder), "step": loaded.step, "split": split, "rows": rows.count, **found}
     tokens = units.by_token(gathered, rows) if run.objective.likelihood else None
+    answers = gathered.found() if labelled else {}
     if tokens:
         summed = units.by_document(tokens, rows)
+    elif labelled:
+        right = judge.right(run.objective, rows.table.examples, answers)
+        summed = None if right is None else units.by_example(right)
     else:
-        summed = None if labelled or is_task(run) else units.by_row(gathered)
-    answers = gathered.found() if labelled else {}
+        alone = is_task(run) and len(rows.table.examples) == rows.count  # none shares its row with another
+        summed = units.by_row(gathered, "example" if alone else "row")
     return Evaluated(scores, tokens, summed, prepared.parts[split], loaded, prepared, answers)

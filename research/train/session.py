@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from research.config import Run, check, is_task, problem_of
+from research.config import Run, check, is_task, problem_of, unfused
 from research.data import cache
 from research.data.batches import Rows
 from research.data.corpus import Prepared
@@ -24,7 +24,7 @@ from research.tasks.prepare import prepared_for
 from research.train import heap, memory, origin, sharding
 from research.train.evaluate import UNIGRAM, evaluator, unigram_nll
 from research.train.progress import documents_read
-from research.train.step import Trainer, trainer
+from research.train.step import Trainer, cuda_capability, fuses, trainer
 from research.types import Split, UserError, Vocabulary
 
 PROBE_STEPS = 10  # timed after two that warm up, to turn a wall-clock limit into steps
@@ -57,6 +57,10 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
         run = origin.resolve(run)
     run = dataclasses.replace(run, arch=with_head(run.arch, run.objective.head, run.arch.labels))
     check(run, resolved=True)
+    if run.compute.attention == "cudnn" and not fuses(run):
+        raise UserError(
+            "compute.attention is cudnn, and JAX has no NVIDIA GPU of compute capability 8.0 here: let it be auto"
+        )
     keep_compiled()
     devices = sharding.create_mesh(run.mesh)
     sharding.check_batch(run.batch_size, run.microbatches, devices)
@@ -81,6 +85,15 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
         run = dataclasses.replace(run, steps=probe(run, prepared.vocabulary, devices, training), minutes=0.0)
     compiled = trainer(run, prepared.vocabulary, devices)
     return Session(run, prepared, compiled, training, evaluator(run, prepared.vocabulary, compiled), estimate)
+
+
+def notes(session: Session) -> list[str]:
+    """Return what is computed otherwise than its user may expect: what the mesh cannot split, attention in parts."""
+    run = session.run
+    lines = sharding.not_split(session.trainer.parameters, session.trainer.mesh, run.arch)
+    if run.compute.attention == "auto" and cuda_capability() >= 8.0 and not fuses(run):
+        lines.append(f"attention is not cuDNN's: {unfused(run)}")
+    return lines
 
 
 def with_labels(run: Run, prepared: Prepared | TaskPrepared) -> Run:

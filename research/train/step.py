@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.config import Loss, Run, averages, problem_of
+from research.config import Loss, Run, averages, problem_of, unfused
 from research.keys import key
 from research.models import lora
 from research.models.build import Model, create, initial_parameters, start
@@ -51,9 +51,9 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
         kept = jax.tree.map(jnp.copy, trainable) if averages(run) else ()
         return State(jnp.zeros((), jnp.int32), trainable, frozen, rule.init(trainable), kept, first_carry(run))
 
-    shapes, placed = sharding.placed(jax.eval_shape(initialize), mesh)
+    shapes, placed = sharding.placed(jax.eval_shape(initialize), mesh, run.arch)
     merged = functools.partial(adapter.merge, run.adapter)
-    parameters, _ = sharding.placed(jax.eval_shape(merged, shapes.trainable, shapes.frozen), mesh)
+    parameters, _ = sharding.placed(jax.eval_shape(merged, shapes.trainable, shapes.frozen), mesh, run.arch)
     rows = sharding.batch_sharding(mesh)
     whole = sharding.replicated(mesh)
     opens = adapter.opens(run.adapter, run.arch, flatten(shapes.trainable)) if gradual else {}
@@ -109,7 +109,18 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
 
 def create_model(run: Run) -> Model:
     """Return the Linen module of `run`, computing in its dtype."""
-    return create(run.arch, jnp.dtype(run.compute.dtype), run.compute.remat)
+    return create(run.arch, jnp.dtype(run.compute.dtype), run.compute.remat, fuses(run))
+
+
+def fuses(run: Run) -> bool:
+    """Return whether cuDNN's kernel computes the attention of `run` here."""
+    return run.compute.attention != "xla" and not unfused(run) and cuda_capability() >= 8.0
+
+
+def cuda_capability() -> float:
+    """Return the compute capability of the NVIDIA GPU that JAX computes on; 0 where it is none."""
+    device = jax.devices()[0]
+    return float(device.compute_capability) if "NVIDIA" in device.device_kind else 0.0
 
 
 def first_carry(run: Run, rows: int = 0) -> Any:
@@ -149,9 +160,10 @@ def gradient_sums(
     example = examples(run, vocabulary, keys, record)
 
     def total(trainable: Any, example: Example, carry: Any, dropout: jax.Array) -> tuple[jax.Array, tuple[Sums, Any]]:
-        whole = sharding.gathered(adapter.join(trainable, state.frozen), mesh)
+        # Gathered twice, which XLA makes one: so each part of a tied table's gradient is scattered, not summed whole.
+        whole, last = (sharding.gathered(adapter.join(trainable, state.frozen), mesh, run.arch) for _ in range(2))
         states, carry = last_states(run, model, whole, example, dropout if dropping(run) else None, carry)
-        sums = loss_sums(run, whole, states, example, run.loss, mesh)
+        sums = loss_sums(run, last, states, example, run.loss, mesh)
         return sums.total, (sums, carry)
 
     gradient = jax.grad(total, has_aux=True)
@@ -208,7 +220,7 @@ def loss_sums(
         example.weights,
         label_smoothing=regularisers.label_smoothing,
         z_loss=regularisers.z_loss,
-        shards=mesh.shape["data"] * mesh.shape["fsdp"],
+        mesh=mesh,
     )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from research.data.batches import Rows
 
 MOST = 100_000  # units kept of a split: a paired test of more would tell no more
+FEW = 20  # documents, of fewer of which a test would tell little: blocks of the text are kept instead
+BLOCK = 64  # tokens
 
 
 class Losses(NamedTuple):
@@ -64,22 +66,30 @@ def scores(tokens: Losses, rows: Rows, unigram: np.ndarray | None = None) -> dic
     return found
 
 
-def by_row(losses: Losses) -> dict[str, Any] | None:
-    """Return the sums over rows, for objectives that corrupt these; None where there are more than MOST.
+def by_row(losses: Losses, kind: str = "row") -> dict[str, Any] | None:
+    """Return the sums over rows, for objectives that corrupt these or whose examples they are; None of more than MOST.
 
     Returns:
-        `kind`, "row"; `nll` in nats and `weight` in scored tokens, lists of the same length.
+        `kind`; `nll` in nats and `weight` in scored tokens, lists of the same length.
     """
     count, positions = losses.nll.shape
     flat = Losses(losses.nll.ravel(), losses.weights.ravel())
-    return _summed("row", flat, np.repeat(np.arange(count), positions))
+    return _summed(kind, flat, np.repeat(np.arange(count), positions))
 
 
 def by_document(tokens: Losses, rows: Rows) -> dict[str, Any] | None:
-    """Return the sums over documents of the losses of every token, float[N]; as `by_row`."""
+    """Return the sums over documents of the losses of every token, float[N], or over its blocks; as `by_row`."""
     begins = np.concatenate([corpus.starts for corpus in rows.corpora]).astype(np.int64)
     begins[:1] = 1
+    if begins.sum() < FEW:
+        return _summed("block", tokens, np.arange(len(begins)) // BLOCK)
     return _summed("document", tokens, np.cumsum(begins) - 1)
+
+
+def by_example(right: np.ndarray) -> dict[str, Any] | None:
+    """Return what `by_row` does of bool[N], whether each example was told right, as `right` in place of `nll`."""
+    found = {"kind": "example", "right": right.astype(int).tolist(), "weight": [1] * len(right)}
+    return found if len(right) <= MOST else None
 
 
 def _summed(kind: str, losses: Losses, unit: np.ndarray) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from research.train.loop import train
@@ -93,6 +94,9 @@ def test_labels_are_scored_and_written_into_files(name, label, figures, trained,
     if name == "classification":
         assert scores["accuracy"] == pytest.approx(1 - len(wrong) / len(told))
         assert all(each["predicted"] == max(each["probabilities"], key=each["probabilities"].get) for each in told)
+        right = [int(each["predicted"] == each[label]) for each in told]
+        kept = json.loads((run / "scores" / "test.json").read_text())["units"]
+        assert kept == {"kind": "example", "right": right, "weight": [1] * len(told)}
     else:
         assert all(len(each["predicted"]) == len(each["words"]) for each in told)
     status, _, err = command("evaluate", run, "--split", "test", "--out", out)
@@ -109,6 +113,11 @@ def test_texts_that_are_made_are_scored_and_written_into_files(trained, command,
     scores = json.loads((out / "scores.json").read_text())
     assert json.loads(shown) == scores and scores["examples"] == 8
     assert {"perplexity", "bleu", "tokenised_bleu", "chrf", "rougeL", "exact_match", "distinct_1"} <= scores.keys()
+    kept = json.loads((run / "scores" / "test.json").read_text())
+    nll, weight = (np.array(kept["units"][name]) for name in ("nll", "weight"))
+    assert kept["units"]["kind"] == "row" and len(nll) == kept["rows"] < 40  # some share one
+    assert weight.sum() == kept["scored"]
+    assert nll.sum() / weight.sum() == pytest.approx(kept["loss"], rel=1e-3)
     told = lines(out / "predictions.jsonl")
     gold = [each["target"] for each in lines(records / "test.jsonl")]
     assert [each["references"] for each in told] == [[target] for target in gold[::5]]  # 8 of 40, spread over all

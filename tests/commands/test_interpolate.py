@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -170,6 +171,17 @@ def test_what_needs_a_model_says_that_it_is_a_mixture(arguments, runs, mixture, 
     status, out, err = command(*[argument.format(**places) for argument in arguments])
     assert (status, out) == (2, "") and not (tmp_path / "new").exists()
     assert err == f"error: {mixture[0]} is a mixture of cached, lstm, and has no model of its own: give one of these\n"
+
+
+@pytest.mark.parametrize("name", ["train", "sweep"])
+def test_nothing_is_trained_in_the_folder_of_a_mixture(name, experiment, mixture, command, tmp_path, monkeypatch):
+    folder = mixture[0] if name == "train" else tmp_path / "sweep" / "seed=0"
+    if name == "sweep":
+        shutil.copytree(mixture[0], folder)
+    out = folder if name == "train" else folder.parent
+    status, printed, err = command(name, experiment, "--seed", *(["0"] if name == "train" else ["0", "1"]), "--out", out)
+    assert (status, printed) == (2, "")
+    assert err == f"error: {folder} is a mixture of cached, lstm, and has no model of its own: choose another --out\n"
 
 
 def test_what_cannot_be_mixed_is_refused_before_anything_is_computed(runs, command, tmp_path, monkeypatch):

@@ -81,6 +81,7 @@ BAD = {
     "two limits": (["--epochs", "2"], "steps and epochs are given: keep one of them and set the rest to 0"),
     "wrong structure": (["--arch.structure", "encoder"], "objective Causal is for the structure decoder"),
     "microbatches": (["--microbatches", "3"], "batch_size 4 does not divide into microbatches 3"),
+    "fused attention": (["--compute.attention", "cudnn"], "compute.attention is cudnn, but compute.dtype is float32"),
     "out is a file": (["--out", "{file}"], "cannot write to --out"),
     "out below a file": (["--out", "{file}/x"], "cannot write to --out"),
     "out twice": (["--out", "a", "--out", "b"], "--out is given twice"),
@@ -133,6 +134,7 @@ def test_without_an_experiment_the_usage_is_one_line(arguments, command):
         (["--data.sources.0.path", "none.txt"], "none.txt: no such file or folder"),
         (["--arch.vocab-size", "2000000000", "--arch.width", "4096"], "error: the run needs about 152,"),
         (["--steps", "9"], "holds a run of another configuration"),
+        (["--compute.attention=cudnn", "--compute.dtype=bfloat16", "--arch.attention-dropout=0"], "has no NVIDIA GPU"),
     ],
 )
 def test_bad_inputs_that_the_loop_refuses_are_one_line_too(arguments, message, experiment, command, tmp_path):
@@ -146,6 +148,17 @@ def test_bad_inputs_that_the_loop_refuses_are_one_line_too(arguments, message, e
     status, _, err = command("train", experiment, "--mesh.data", "1", *arguments, "--out", out)
     assert status == 2 and message in err and err.splitlines()[-1].startswith("error: ")
     assert not (out / "metrics.jsonl").exists()
+
+
+def test_what_the_mesh_does_not_divide_is_told_once(experiment, command, tmp_path):
+    odd = ["--arch.vocab-size", "99", "--arch.width", "18", "--arch.heads", "3", "--steps", "2"]
+    mesh = ["--mesh.data", "1", "--mesh.tensor", "2"]
+    status, out, _ = command("train", experiment, *mesh, *odd, "--out", tmp_path / "x")
+    assert status == 0 and [line for line in out.splitlines() if line.startswith("note: ")] == [
+        "note: mesh.tensor 2 does not divide the 3 heads of decoder/block_*/self_attention/key/bias and 6 more: each of "
+        "its devices has all",
+        "note: mesh.tensor 2 does not divide the 99 of tokens/embedding: each of its devices has all",
+    ]
 
 
 def test_a_masked_objective_needs_a_mask_token(experiment, command, tmp_path):

@@ -17,20 +17,31 @@ def test_a_run_could_start(name, local, monkeypatch):  # noqa: F811
     run = ladder.run_of(name, 3)
     check(run)
     assert (run.name, run.seed) == (name, 3)
-    assert run.data.order == ("stream" if name.endswith(("lm", "small", "medium", "lstm")) else "shuffled")
+    assert run.data.order == ("stream" if name.endswith(("lm", "small", "medium", "tied")) else "shuffled")
 
 
 def test_what_has_a_published_figure_is_on_the_ladder():
     figures = records.published(records.read(), "test", "perplexity")
-    assert len(figures) == 8 and figures.keys() <= ladder.RUNS.keys()
+    assert len(figures) == 9 and figures.keys() <= ladder.RUNS.keys()
 
 
-def test_sgd_of_zaremba_holds_its_rate_for_four_epochs_and_halves_it_nine_times():
-    run = ladder.run_of("ptb_lstm_small", 0)
-    epoch = ladder.EPOCH // 400
-    rate = learning_rate(run.schedule, run.optimizer.learning_rate, 13 * epoch)
-    rates = [float(rate(i * epoch + 5)) / 20 for i in range(13)]
-    assert rates == pytest.approx([1.0] * 4 + [0.5**i for i in range(1, 10)])
+@pytest.mark.parametrize(
+    ("name", "rates", "clip"),
+    [
+        # Zaremba et al. (2014, section 4.1), whose losses are sums over the steps of a row.
+        ("ptb_lstm_small", [20.0] * 4 + [20 * 0.5**i for i in range(1, 10)], 5 / 20),
+        ("ptb_lstm_medium", [35.0] * 6 + [35 / 1.2**i for i in range(1, 34)], 5 / 35),
+        ("wikitext2_lstm_tied", [20.0] * 20 + [20 / 4 ** (1 + i // 4) for i in range(20)], 0.25),
+    ],
+)
+def test_learning_rates_fall_with_the_epochs_as_published(name, rates, clip, local):  # noqa: F811
+    run = ladder.run_of(name, 0)
+    corpus = ladder.WIKITEXT2 if name.startswith("wikitext2") else ladder.PTB
+    epoch, epochs = -(-corpus.targets // run.data.length) / 20, len(rates)
+    rate = learning_rate(run.schedule, run.optimizer.learning_rate, round(epochs * epoch))
+    for at in (0.01, 0.99):
+        assert [float(rate(int((i + at) * epoch))) for i in range(epochs)] == pytest.approx(rates, rel=1e-5)
+    assert run.optimizer.clip == pytest.approx(clip) and run.epochs == epochs
 
 
 def test_a_run_is_counted_scored_and_not_done_again(tmp_path, monkeypatch):

@@ -69,6 +69,38 @@ def test_kenlm_reads_what_is_written_and_gives_the_same_scores(tmp_path, smoothi
         np.testing.assert_allclose(np.array(found) * np.log(10), model.score(array([*read, EOS])), rtol=1e-5, atol=1e-6)
 
 
+def test_a_word_that_is_not_there_is_the_unknown_one_whatever_the_tokenizer_calls_it(tmp_path):
+    model, called = made(text(), "modified-kneser-ney", 3), [*SPELLINGS[:3], "[UNK]", *SPELLINGS[4:]]
+    write_arpa(model, called, tmp_path / "model.arpa", unknown=3)
+    written = (tmp_path / "model.arpa").read_text()
+    assert "\t<unk>\t" in written and "[UNK]" not in written
+    (tmp_path / "upper.arpa").write_text(written.replace("<unk>", "<UNK>"))
+    other = array(text(60, 5))
+    for name in ("model", "upper"):
+        found, _ = read_arpa(tmp_path / f"{name}.arpa", called, EOS, unknown=3)
+        np.testing.assert_allclose(found.score(other), model.score(other), rtol=1e-6, atol=1e-6)
+    kenlm = pytest.importorskip("kenlm")
+    read = [0, 3, 4, 3, 3, 1]
+    words = " ".join("zebra" if word == 3 else SPELLINGS[word] for word in read)
+    for train in (text(), [word for word in text() if word != 3]):  # with and without unknown words of its own
+        model = made(train, "modified-kneser-ney", 3)
+        write_arpa(model, called, tmp_path / "model.arpa", unknown=3)
+        found = [prob for prob, *_ in kenlm.Model(str(tmp_path / "model.arpa")).full_scores(words)]
+        np.testing.assert_allclose(np.array(found) * np.log(10), model.score(array([*read, EOS])), rtol=1e-5, atol=1e-6)
+
+
+def test_n_grams_of_unknown_words_are_passed_over_where_the_vocabulary_has_none(tmp_path):
+    unknown = SMALL.replace("ngram 1=4", "ngram 1=5").replace("ngram 2=2", "ngram 2=3")
+    unknown = unknown.replace("\n\n\\2-grams:", "\n-2\t<unk>\t0\n\n\\2-grams:").replace("-0.3 a", "-0.5 a <unk>\n-0.3 a")
+    (tmp_path / "small.arpa").write_text(unknown)
+    for end, unk in ((2, None), (2, 2)):  # GPT-2's end is its unknown token
+        model, _ = read_arpa(tmp_path / "small.arpa", ["a", "b", "</s>"], end, unk)
+        found = model.score(np.array([0, 1, 2])) / np.log(10)
+        np.testing.assert_allclose(found, [-0.2, -0.1 - 0.60206, -0.30103], rtol=1e-6)
+    model, words = read_arpa(tmp_path / "small.arpa")
+    assert words == ["</s>", "a", "b", "<unk>"] and model.score(np.array([1, 3]))[1] == pytest.approx(-0.5 * np.log(10))
+
+
 def test_a_small_file_backs_off_as_it_says(tmp_path):
     (tmp_path / "small.arpa").write_text(SMALL)
     model, words = read_arpa(tmp_path / "small.arpa")
@@ -131,6 +163,9 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.txt").write_text("hello\n")
     with pytest.raises(UserError, match=r"line 2: the file ends here, without \\data\\: this is no ARPA file"):
         read_arpa(tmp_path / "text.txt")
+    (tmp_path / "binary.arpa").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(range(256)))
+    with pytest.raises(UserError, match=r"binary\.arpa, line \d+: the file ends here, without \\data\\: this is no ARPA"):
+        read_arpa(tmp_path / "binary.arpa")
     (tmp_path / "text.gz").write_text("hello\n")
     with pytest.raises(UserError, match="cannot be read on"):
         read_arpa(tmp_path / "text.gz")
@@ -148,6 +183,8 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path):
         write_arpa(replace(model, cache=0.1, cache_sizes=(5,)), SPELLINGS, path)
     with pytest.raises(UserError, match="cannot hold probabilities of zero"):
         write_arpa(made(text(), "maximum-likelihood", 3), SPELLINGS, path)
+    with pytest.raises(UserError, match="word 3, '<unk>', is the spelling of another one"):
+        write_arpa(model, SPELLINGS, path, unknown=4)
     with pytest.raises(UserError, match="5 words for an n-gram model of 6 ids"):
         write_arpa(model, SPELLINGS[:5], path)
     for word, reason in (("a b", "has white space"), ("", "is empty"), ("é", "another"), ("<s>", "another")):

@@ -1,10 +1,11 @@
 """Masks, buckets and the weighted sum, each against a slow reference."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models.attention import attend, cross_mask, relative_bucket, self_mask, toeplitz
+from research.models.attention import attend, attend_past, cross_mask, past_part, relative_bucket, self_mask, toeplitz
 from research.models.layers import gelu, index_in_document
 from tests.models.oracles import attention
 
@@ -27,6 +28,23 @@ def test_a_huge_score_that_is_hidden_counts_for_nothing():
     key = jnp.asarray([1e18, 1.0]).reshape(1, 2, 1, 1)
     value = jnp.asarray([7.0, 3.0]).reshape(1, 2, 1, 1)
     assert attend(query, key, value, mask=jnp.asarray([[[[False, True]]]])).item() == 3.0
+
+
+@pytest.mark.parametrize(("length", "parts"), [(64, 1), (100, 2), (260, 4)])
+def test_the_past_in_parts_is_the_past(length, parts):
+    assert -(-length // past_part(length)) == parts
+    draw = np.random.default_rng(length)
+    given = [jnp.asarray(draw.normal(size=(2, length, 2, 4)), jnp.float32) for _ in range(4)]
+    bias = jnp.asarray(draw.normal(size=(1, 2, length, length)), jnp.float32)
+    segments = jnp.asarray(np.sort(draw.integers(0, 4, (2, length)), axis=1))
+    how = {"mask": self_mask(length, segments, causal=True), "scale": 0.5, "dropout": lambda weights: weights}
+
+    def pulled(function):
+        value, pull = jax.vjp(lambda q, k, v, bias: function(q, k, v, bias=bias, **how), *given[:3], bias)
+        return value, *pull(given[3])
+
+    for found, wanted in zip(pulled(attend_past), pulled(attend), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from research.models import counts
 from research.models.counts import count, lookup, matches, suffixes, sums
 from research.types import UserError
-from tests.models.ngram_oracle import BEGIN, histories, ngrams
+from tests.models.ngram_oracle import BEGIN, documents, histories, ngrams
 
 V, EOS = 5, 2
 texts = st.lists(st.integers(0, V - 1), max_size=60)
@@ -45,9 +45,10 @@ def test_counts_are_those_of_dictionaries_in_chunks_of_any_size(stream, order, c
         tables = count(tokens, starts, order, V, EOS)
         links = suffixes([table.keys for table in tables], V)
     expected = ngrams(tokens.tolist(), starts, EOS, order)
-    assert len(tables) == order
+    longest = max(map(len, documents(tokens.tolist(), starts, EOS)), default=0)
+    assert len(tables) == min(order, longest + 1)  # with the <s> before it
     assert tables[0].counts.tolist() == [expected[1][(word,)] for word in range(V)]
-    for n in range(2, order + 1):
+    for n in range(2, len(tables) + 1):
         keys, counted = tables[n - 1]
         assert (keys.dtype, counted.dtype) == (np.int64, np.uint32)
         assert (np.diff(keys) > 0).all()
@@ -101,6 +102,20 @@ def test_a_memory_mapped_corpus_is_counted_as_it_lies(tmp_path):
     for ours, expected in zip(count(mapped, None, 4, V, EOS), count(tokens, None, 4, V, EOS), strict=True):
         np.testing.assert_array_equal(ours.keys, expected.keys)
         np.testing.assert_array_equal(ours.counts, expected.counts)
+
+
+def test_what_there_is_no_room_for_is_refused_before_it_is_counted(monkeypatch):
+    tokens = np.arange(4000) % V
+    assert len(count(tokens, None, 10**9, V, EOS, room=10**6)) == 6  # the longest document has five words
+    with pytest.raises(UserError, match=r"n-grams of up to 3 words take more than 0\.0 GB and 0\.0 are free: lower arch\.order"):
+        count(tokens, None, 10**9, V, EOS, room=400)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(counts.os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"no room for 0 MB of temporary files in .* \(No space left on device\): set TMPDIR"):
+        count(tokens, None, 2, V, EOS)
 
 
 def test_an_id_beyond_the_vocabulary_is_refused():

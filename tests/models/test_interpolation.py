@@ -109,6 +109,13 @@ def test_what_one_part_thinks_impossible_another_makes_up_for():
         fitted(np.array([[-np.inf, -0.1, -0.1], [-np.inf, -3.0, -3.0]]))
 
 
+def test_nothing_to_fit_on_and_losses_that_are_no_numbers_are_refused():
+    with pytest.raises(UserError, match="no tokens to fit the weights of a mixture on"):
+        fitted(np.zeros((2, 0)))
+    with pytest.raises(UserError, match="model 2 of 2 gives losses that are no numbers: leave it out"):
+        fitted(np.array([[-0.1, -0.1], [-0.1, np.nan]]))
+
+
 def test_it_loads_nothing_heavy():
     code = "import sys, research.models.interpolation; print(*{'jax', 'scipy', 'transformers'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

@@ -240,6 +240,9 @@ def test_other_and_damaged_files_are_refused_in_one_line(tmp_path):
     np.savez(path, other=np.zeros(3))
     with pytest.raises(UserError, match="not an n-gram model"):
         load(path)
+    np.savez(path, notes=np.frombuffer(b'{"format": "tercet-ngram-1", "order": 0}', np.uint8))
+    with pytest.raises(UserError, match="not an n-gram model, or a damaged one"):
+        load(path)
     np.savez(path, notes=np.frombuffer(b'{"format": "tercet-ngram-9"}', np.uint8))
     with pytest.raises(UserError, match="tercet-ngram-9"):
         load(path)

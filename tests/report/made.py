@@ -37,6 +37,19 @@ def configuration(name="lstm", seed=0, **fields):
     return values
 
 
+def change(folder, file, **fields):
+    """Set fields of a run's JSON file, dotted paths spelled with two underscores."""
+    path = folder / file
+    values = json.loads(path.read_text())
+    for name, value in fields.items():
+        *groups, last = name.split("__")
+        at = values
+        for group in groups:
+            at = at[group]
+        at[last] = value
+    path.write_text(json.dumps(values))
+
+
 def run(
     folder,
     name="lstm",
@@ -78,7 +91,7 @@ def run(
     logged = rows(loss, seconds, ended, trained)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged))
     if scores:
-        score(folder, loss, seed, units, fingerprint, scale, more, split)
+        score(folder, loss, seed, units, fingerprint, scale, {"step": 1800 if trained else 0, **(more or {})}, split)
     return folder
 
 
@@ -101,7 +114,10 @@ def rows(loss, seconds=840.0, ended=True, trained=True, steps=2000):
 
 
 def score(folder, loss, seed=0, units=SENTENCES, fingerprint=TEST, scale=1.0, more=None, split="test"):
-    """Write scores/<split>.json: sentences differ in difficulty, the same for every model, and a little by model."""
+    """Write scores/<split>.json: sentences differ in difficulty, the same for every model, and a little by model.
+
+    They are kept as units of the kind "document", as a text whose lines are documents is.
+    """
     weight = 10.0 + np.arange(units or 1) % 21
     hard = np.random.default_rng(0).normal(0, 0.4, len(weight))
     own = np.random.default_rng([seed, int(loss * 1e6)]).normal(0, 0.05 * scale, len(weight))
@@ -109,10 +125,9 @@ def score(folder, loss, seed=0, units=SENTENCES, fingerprint=TEST, scale=1.0, mo
     nll *= loss * weight.sum() / nll.sum()
     values = {
         "split": split,
-        "step": 1800,
         "checkpoint": "best",
         "fingerprint": fingerprint,
-        "started": "2026-11-20T09:00:00+00:00",
+        "evaluated": "2026-11-20T09:00:00+00:00",
         "loss": loss,
         "perplexity": math.exp(loss),
         "scored": int(weight.sum()),
@@ -121,7 +136,7 @@ def score(folder, loss, seed=0, units=SENTENCES, fingerprint=TEST, scale=1.0, mo
         **(more or {}),
     }
     if units:
-        values["units"] = {"kind": "sentence", "nll": nll.tolist(), "weight": weight.tolist()}
+        values["units"] = {"kind": "document", "nll": nll.tolist(), "weight": weight.tolist()}
     (folder / "scores").mkdir(exist_ok=True)
     (folder / "scores" / f"{split}.json").write_text(json.dumps(values))
 

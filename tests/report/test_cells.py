@@ -107,9 +107,32 @@ def test_a_seed_that_is_left_out_is_told(tmp_path):
     assert cell.n == 2 and cell.reasons == ["s1: unfinished at step 800 of 2,000"]
 
 
+def test_scores_of_another_checkpoint_or_text_are_told(tmp_path):
+    def remarks(folder):
+        return only(arrange(loaded(folder), "test")).remarks
+
+    folder = made.run(tmp_path / "x")
+    assert remarks(folder) == []
+    made.change(folder, "scores/test.json", checkpoint="latest", step=2000)
+    assert remarks(folder) == ["of checkpoint latest, not of the best"]
+    made.change(folder, "scores/test.json", checkpoint="800", step=800)
+    assert remarks(folder) == ["of checkpoint 800 (step 800), not of the best"]
+    made.change(folder, "run.json", resumed=[{"started": "2026-11-20T10:00:00+00:00", "step": 1000}])
+    assert remarks(folder) == ["x was trained after it was scored: evaluate it again"]
+    other = made.run(tmp_path / "other")
+    made.change(other, "run.json", fingerprints__test="0711" * 8)
+    assert remarks(other) == ["the test text that other was scored on is not what it recorded in training"]
+    counted = made.run(tmp_path / "kn", trained=False, more={"checkpoint": "latest"})
+    assert remarks(counted) == []  # it has no other
+
+
 def test_the_usual_score_of_a_task_is_what_its_best_is_by(tmp_path):
     folder = made.run(tmp_path / "x", objective__name="tagging", best_by="f1", more={"f1": 0.9, "accuracy": 0.95})
     assert arrange(loaded(folder), "test").scores == ["f1"]
+    twice = arrange(loaded(folder), "test", scores=["f1", "accuracy", "f1"], rows=["name", "name"])
+    assert (twice.scores, twice.rows) == (["f1", "accuracy"], ["name"])
+    with pytest.raises(UserError, match="^name is both in --rows and in --columns: leave it out of one$"):
+        arrange(loaded(folder), "test", rows=["name"], columns=["name"])
     with pytest.raises(UserError, match=r"--scores f2: no run has it of its test split: did you mean f1\?"):
         arrange(loaded(folder), "test", scores=["f2"])
 
@@ -129,6 +152,7 @@ def test_bootstrap_intervals_over_units_of_one_run_and_over_seeds(tmp_path):
     assert loss.low < loss.mean < loss.high
     assert (perplexity.low, perplexity.high) == pytest.approx((math.exp(loss.low), math.exp(loss.high)))
     assert bits.low / bits.mean == pytest.approx(loss.low / loss.mean)
+    assert loss.high - loss.low > 2 * 1.96 * 0.4 / math.sqrt(200) * 0.8  # sentences are of the text's difficulty
     seeds = [one, *(made.run(tmp_path / f"s{s}", seed=s, loss=4.6 + s / 100) for s in (1, 2))]
     cell = only(arrange(loaded(*seeds), "test", scores=["loss"], spread="bootstrap"))
     assert (cell.low, cell.high) == pytest.approx((4.6, 4.62))
@@ -146,12 +170,26 @@ def checked(*folders, **options):
 def test_other_data_in_one_column(tmp_path):
     a = made.run(tmp_path / "a", "a")
     b = made.run(tmp_path / "b", "b", data__sources__0__path="/data/wikitext2", fingerprint="0711" * 8)
-    with pytest.raises(UserError, match=r": a was evaluated on ptb \(test, fingerprint 7e577e57\), b on wikitext2"):
-        checked(a, b, rows=["name"])
-    checked(a, b, rows=["name"], columns=["data.sources.0.path"])
-    grid = checked(a, b, rows=["name", "data.sources.0.path"])
+    said = r": a was evaluated on ptb \(test, fingerprint 7e577e57\), b on wikitext2"
+    for rows in (["name"], ["name", "data.sources.0.path"]):  # nor where rows tell the data
+        with pytest.raises(UserError, match=said):
+            checked(a, b, rows=rows)
+    grid = checked(a, b, rows=["name"], columns=["data.sources.0.path"])
     significance.compare(grid)
     assert not any(cell.best for cell in grid.cells.values())  # each is alone on its data
+
+
+def test_columns_must_tell_what_they_differ_in(tmp_path):
+    a = made.run(tmp_path / "a", "a", optimizer__name="sgd")
+    data = {"data__sources__0__path": "/data/wikitext2", "fingerprint": "0711" * 8}
+    b = made.run(tmp_path / "b", "b", data__length=70, **data)
+    for columns in (["optimizer.name"], ["data.length"]):
+        with pytest.raises(UserError, match="a was evaluated on ptb .*, b on wikitext2"):
+            checked(a, b, rows=["name"], columns=columns)
+    c = made.run(tmp_path / "c", "c", objective={"name": "masked", "rate": 0.15}, **data)
+    with pytest.raises(UserError, match="a was evaluated on ptb .*, c on wikitext2"):  # the objectives are told
+        checked(a, c, rows=["name"], columns=["objective.name"])
+    checked(a, c, rows=["name"], columns=["objective.name", "data.sources.0.path"])
 
 
 def test_the_same_names_with_other_text(tmp_path):
@@ -167,8 +205,40 @@ def test_masked_and_causal_in_one_column(tmp_path):
         checked(a, b, rows=["name"])
     checked(a, b, rows=["name"], columns=["objective.name"])
     c = made.run(tmp_path / "c", "c", objective={"name": "masked", "rate": 0.3})
-    with pytest.raises(UserError, match=r"masked tokens .*rate 0.15\), that of c of .*rate 0.3"):
+    with pytest.raises(UserError, match=r"masked tokens .*rate 0.15\), that of c of .*rate 0.3.*objective.rate"):
         checked(b, c)
+    d = made.run(tmp_path / "d", "d", objective={"name": "masked", "rate": 0.3}, data__length=70)
+    with pytest.raises(UserError, match="other lengths have other masks, and c of length 35.* and d of length 70"):
+        checked(c, d, rows=["name"])
+
+
+def test_the_same_text_of_which_other_tokens_were_scored(tmp_path):
+    a, b = made.run(tmp_path / "a", "a"), made.run(tmp_path / "b", "b", more={"scored": 3_761})
+    for score in ("perplexity", "bits_per_byte"):
+        with pytest.raises(UserError, match="is a mean over 3,945 tokens of a, but over 3,761 of b: .*cross_documents"):
+            checked(a, b, scores=[score])
+
+
+def test_without_a_fingerprint_nothing_says_that_it_is_the_same_text(tmp_path):
+    a, b = made.run(tmp_path / "a", "a"), made.run(tmp_path / "b", "b", fingerprint=None)
+    with pytest.raises(UserError, match="of what b was scored on no fingerprint is recorded.*: evaluate b again"):
+        checked(a, b)
+
+
+def test_texts_that_were_made_are_compared_with_such_of_as_many_examples(tmp_path):
+    def of(name, kept, **held):
+        folder = made.run(tmp_path / name, name, objective__name="seq2seq", best_by="bleu", more={"rows": 200})
+        held = {"split": "test", "fingerprint": made.TEST, "bleu": 33.0, **held}
+        (folder / "scores" / kept).write_text(json.dumps(held))
+        return folder
+
+    a, b = (of(name, "test.generated.json", examples=200) for name in "ab")
+    checked(a, b, scores=["bleu"], rows=["name"])
+    few = of("few", "test.generated.json", examples=50, limit=50)
+    with pytest.raises(UserError, match="a was scored on 200 examples, few on 50 examples"):
+        checked(a, few, scores=["bleu"], rows=["name"])
+    with pytest.raises(UserError, match="the bleu of a is of texts that it wrote, that of odd is not: leave one out"):
+        checked(a, of("odd", "test.json", rows=200), scores=["bleu"], rows=["name"])
 
 
 def test_accuracies_of_other_labels(tmp_path):
@@ -189,9 +259,11 @@ def test_other_tokenizers_are_compared_in_bits_per_byte_alone(tmp_path):
             checked(a, b, scores=[score])
     grid = checked(a, b, scores=["bits_per_byte"])
     [test] = significance.compare(grid)
-    assert test.over == "sentences" and only(grid).best
+    assert test.n == "200 documents in 40 blocks" and only(grid).best
+    assert test.to_json(grid)["measure"] == "bits_per_byte"
+    assert test.test.difference == pytest.approx(only(grid, 1).mean - only(grid).mean, rel=1e-6)
     short = made.run(tmp_path / "c", "c", more={"bits_per_byte": 1.5}, **other)  # not as many bytes: other text
-    with pytest.raises(UserError, match="a was evaluated on ptb"):
+    with pytest.raises(UserError, match="a was scored on 21,69. bytes, c on "):
         checked(a, short, scores=["bits_per_byte"])
 
 
@@ -214,15 +286,16 @@ def test_curves_of_other_objectives_data_or_tokens_are_apart(tmp_path):
         "tokenizers": made.run(tmp_path / "e", "e", tokenizer="b22" * 8),
     }
 
-    def reason(*folders, **options):
-        found = loaded(*folders)
-        return comparable.apart(arrange(found, "test", rows=["name"], **options), found, "perplexity")
+    def reason(*folders):
+        return comparable.apart(loaded(*folders), "perplexity")
 
     assert reason(a, b) == ""
     assert {what: reason(a, other) for what, other in others.items()} == {
         what: f"a and {other.name} have different {what}" for what, other in others.items()
     }
-    assert reason(a, others["data"], columns=["sources.0.path"]) == ""
+    made.change(b, "run.json", fingerprints__validation="0711" * 8)
+    made.change(a, "run.json", fingerprints__validation="0712" * 8)
+    assert reason(a, b) == "a and b have different data"
 
 
 # --- significance -----------------------------------------------------------------------------------------------------
@@ -234,7 +307,7 @@ def test_the_best_and_what_is_not_significantly_worse(tmp_path):
     marks = {cell.row[0]: (cell.best, cell.tied) for cell in grid.cells.values()}
     assert marks.pop("transformer") == (True, False) and marks.pop("lstm") == (False, True)
     assert set(marks.values()) == {(False, False)}
-    assert all(test.over == "sentences" and test.test.n == made.SENTENCES for test in tests) and len(tests) == 5
+    assert all(test.over == "documents" and test.test.n == made.SENTENCES for test in tests) and len(tests) == 5
     assert all(test.p >= test.test.permutation for test in tests)
     found = next(test for test in tests if test.cell.row == ("kn3",)).to_json(grid)
     assert found["best"] == "transformer" and found["difference"] == pytest.approx(math.log(148.3 / 113.9), abs=1e-6)
@@ -255,18 +328,34 @@ def test_without_units_seeds_are_compared_where_they_can_show_anything(tmp_path)
     [test] = significance.compare(alone)
     assert test.test is None
     assert test.reason == "no scores of single documents or examples are kept, and 1 seed is shared"
+    a, b = made.run(tmp_path / "g", "g", loss=4.0, units=4), made.run(tmp_path / "h", "h", loss=4.5, units=4)
+    [test] = significance.compare(arrange(loaded(a, b), "test"))
+    assert test.p is None and test.reason == "4 documents cannot show a difference at p < 0.05, 6 can"
+
+
+def test_right_answers_are_paired_example_by_example(tmp_path):
+    right = np.random.default_rng(0).random((2, 400)) < [[0.8], [0.9]]
+    task = {"objective": {"name": "classification", "labels": ["no", "yes"]}, "best_by": "accuracy"}
+    folders = []
+    for name, each in zip("ab", right.astype(int), strict=True):
+        folders.append(made.run(tmp_path / name, name, more={"accuracy": each.mean(), "examples": 400}, **task))
+        kept = {"kind": "example", "right": each.tolist(), "weight": [1] * 400}
+        made.change(folders[-1], "scores/test.json", units=kept)
+    grid = checked(*folders, rows=["name"], spread="bootstrap")
+    [test] = significance.compare(grid)
+    assert only(grid, 1).best and test.n == "400 examples" and test.p < 0.01 and not only(grid).tied
+    assert only(grid).low < only(grid).mean < only(grid).high < 0.9
 
 
 def test_units_of_other_number_are_not_paired(tmp_path):
     a, b = made.run(tmp_path / "a", "a", units=200), made.run(tmp_path / "b", "b", units=100, loss=4.7)
     [test] = significance.compare(arrange(loaded(a, b), "test"))
     assert test.reason == "the units scored are not the same, and 1 seed is shared"
-    path = a / "scores" / "test.json"
-    values = json.loads(path.read_text())
-    values["units"]["weight"].pop()
-    path.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"a/scores/test\.json: units are not as many nll as weight"):
-        significance.compare(arrange(loaded(a, b), "test"))
+    units = json.loads((a / "scores" / "test.json").read_text())["units"]
+    for wrong in ({"weight": units["weight"][:-1]}, {"nll": [2 * nll for nll in units["nll"]]}):
+        made.change(a, "scores/test.json", units={**units, **wrong})
+        with pytest.raises(UserError, match=r"a/scores/test\.json: units are not as many nll as weight, or are not"):
+            significance.compare(arrange(loaded(a, b), "test"))
 
 
 def test_higher_is_better_but_for_losses(tmp_path):

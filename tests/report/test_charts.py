@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from research.report import curves, runs
+from research.report import curves, gallery, runs
+from research.report.cells import arrange
 from research.report.charts import Bar, Point, bars, scatter
 from research.report.drawing import DASHES, MARKERS, WIDTH, plain, readable, style
 from tests.report import made
@@ -26,24 +27,41 @@ def test_without_flops_or_the_score_there_is_no_curve(tmp_path):
     [run] = runs.load([made.run(tmp_path / "a", flops=None)], "test")
     assert curves.band([run], "loss", "flops") is None and curves.band([run], "bleu", "steps") is None
     [counted] = runs.load([made.run(tmp_path / "kn", trained=False, flops=None)], "test")
-    assert curves.band([counted], "loss", "flops").x.tolist() == [0]  # a level line
+    level = curves.band([counted], "loss", "flops")
+    assert level.x.tolist() == [0] and level.counted and not curves.band([run], "loss", "steps").counted
+
+
+def test_captions_say_what_lines_and_bands_are_and_what_was_sampled(tmp_path):
+    made.ladder(tmp_path)
+    for seed in range(3):
+        made.change(tmp_path / f"lstm-ptb-{seed}", "run.json", resolved__evaluate_rows=256)
+    found = runs.load(sorted(tmp_path.iterdir()), "test")
+    captions = [picture.caption for picture in gallery.pictures(arrange(found, "test"), "perplexity", "flops")]
+    assert captions[0] == (
+        "perplexity on the validation split (lstm on 256 rows of it), against training FLOPs; "
+        "bands: standard deviation over seeds; level: models that no updates made"
+    )
+    assert captions[1] == "perplexity on the test split; lines: standard deviation over seeds"
+    assert captions[3].endswith("seeds; level: models without recorded training FLOPs") and "level" not in captions[2]
 
 
 def test_curves_have_bands_and_what_is_counted_is_level(figures, tmp_path):  # noqa: F811
     x = np.arange(5.0)
     panels = {"ptb": {
         "lstm": curves.Band(x, 100 + 900 * np.exp(-2 * x), np.full(5, 2.0)),
-        "kn5": curves.Band(x[:1], np.array([141.2]), np.zeros(1)),
+        "kn5": curves.Band(x[:1], np.array([141.2]), np.zeros(1), counted=True),
+        "once": curves.Band(x[-1:], np.array([130.0]), np.zeros(1)),
     }}  # fmt: skip
-    curves.learning_curves(panels, tmp_path / "c.pdf", "perplexity", order=["kn5", "lstm"], crop=2.5)
+    curves.learning_curves(panels, tmp_path / "c.pdf", "perplexity", order=["kn5", "lstm", "once"], crop=2.5)
     [axis] = figures[0].axes
-    curve, level = axis.get_lines()
+    curve, level, point = axis.get_lines()
     np.testing.assert_allclose(curve.get_xydata()[:, 0], x)
+    assert point.get_xydata().tolist() == [[4, 130]] and point.get_marker() != "None"  # a trained model is no line
     assert set(level.get_ydata()) == {141.2} and len(axis.collections) == 1
     assert axis.get_ylim()[1] == pytest.approx(2.5 * 141.2) and axis.get_title() == "ptb"
     assert level.get_color() == style(0)["color"] and curve.get_marker() == style(1)["marker"]
     assert figures[0].get_figwidth() == WIDTH
-    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["lstm", "kn5"]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["lstm", "kn5", "once"]
 
 
 def test_bars_and_points(figures, tmp_path):  # noqa: F811
@@ -61,9 +79,11 @@ def test_bars_and_points(figures, tmp_path):  # noqa: F811
 
 
 def test_curves_can_be_told_apart_in_grey():
-    drawn = [(style(i)["marker"], str(style(i)["linestyle"]), style(i)["color"]) for i in range(36)]
-    assert len(set(drawn)) == 36
-    assert len({(marker, dash) for marker, dash, _ in drawn[:6]}) == 6 == len(MARKERS) == len(DASHES)
+    drawn = [style(i) for i in range(66)]
+    points = [(each["marker"], each["markerfacecolor"] == "white") for each in drawn]
+    assert len(set(points[:22])) == 22 == 2 * len(MARKERS)
+    assert len({(point, str(each["linestyle"])) for point, each in zip(points, drawn, strict=True)}) == 66
+    assert len({str(each["linestyle"]) for each in drawn[:6]}) == 6 == len(DASHES)
 
 
 def test_ticks_and_names_are_readable():

@@ -35,6 +35,8 @@ Some text~\cite{marcus1993building}.\nocite{*}
 \appendix
 \section{Provenance}
 \input{provenance}
+\section{Tests}
+\input{statistics}
 \section{Licences}
 \input{licences}
 \bibliographystyle{plain}

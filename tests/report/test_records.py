@@ -57,11 +57,30 @@ def test_the_data_of_the_run_that_it_started_from_counts(tmp_path):
 
 def test_published_figures_are_of_a_run_a_score_and_a_split():
     figures = records.published(KNOWN, "test", "perplexity")
-    assert figures["ptb_kn5"] == (141.2, "Mikolov (2012), table 4.1")
+    assert 141.2 in [figure.value for figure in figures["ptb_kn5"]]
     assert not records.published(KNOWN, "validation", "perplexity") and not records.published(KNOWN, "test", "loss")
-    with pytest.raises(UserError, match=r"METADATA.toml: a published figure has no value: add it"):
-        figure = {"name": "a", "score": "loss", "split": "test", "source": "somebody"}
-        records.published({"b": {"published": [figure]}}, "test", "loss")
+
+
+def test_who_published_a_figure_beside_a_run_is_cited(tmp_path):
+    [run] = runs.load([made.run(tmp_path / "a", "ptb_kn5", trained=False)], "test")
+    paper = {"kind": "paper", "bibtex": "@book{mikolov,\n  year = {2012}\n}"}
+    figures = {name: [records.Published(1.0, "p. 1", "paper")] for name in ("ptb_kn5", "other")}
+    assert "paper" in records.find([run], {"paper": paper}, [figures]).used
+    assert not records.find([run], {"paper": paper}, [{"other": figures["other"]}]).used
+
+
+def test_a_mixture_is_of_what_its_parts_are_of(tmp_path):
+    parts = [made.run(tmp_path / "kn", "kn", trained=False, arch={"smoothing": "modified-kneser-ney"})]
+    parts.append(made.run(tmp_path / "lstm", "lstm", data__sources__0__path="/data/wikitext2"))
+    mixed = made.run(tmp_path / "mixed", "mixed", trained=False, arch={"model": "mixture"})
+    made.change(mixed, "run.json", parts=[{"folder": str(part)} for part in parts])
+    assert {"chen1999empirical", "hochreiter1997long", "ptb", "wikitext2"} <= set(found(mixed).used)
+
+
+def test_a_tokenizer_of_another_run_needs_no_record(tmp_path):
+    first = made.run(tmp_path / "first", data__sources__0__path="/data/wikitext2")
+    result = found(made.run(tmp_path / "second", data__tokenizer__path=str(first / "tokenizer")))
+    assert {"ptb", "wikitext2"} <= set(result.used) and not result.missing
 
 
 def test_a_key_is_written_once(tmp_path):
@@ -73,6 +92,16 @@ def test_a_key_is_written_once(tmp_path):
 
 def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "METADATA.toml").write_text("kind = x\n")
-    with pytest.raises(UserError, match=r"x/METADATA\.toml: .*line 1"):
-        records.read(tmp_path)
+    file = tmp_path / "x" / "METADATA.toml"
+    whole = "".join(f'{name} = "a"\n' for name in ("kind", "title", "licence", "source", "bibtex"))
+    figure = '[[published]]\nname = "a"\nscore = "loss"\nsplit = "test"\n'
+    for text, said in (
+        ("kind = x\n", ".*line 1"),
+        ('kind = "paper"\n', "title is missing or not a text"),
+        (whole + "published = 1\n", r"published is not a list of tables"),
+        (whole + figure + "value = 1\n", "a published figure has no source"),
+        (whole + figure + 'source = "b"\nvalue = "high"\n', "the published figure of a is not a number"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=rf"x/METADATA\.toml: {said}.*: mend the record$"):
+            records.read(tmp_path)

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from research.report.intervals import in_blocks
 from research.report.statistics import attainable, cohens_d, holm, paired, permutation
+from research.report.units import block_length
 
 PS = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 APART = st.lists(st.integers(-50, 50), min_size=2, max_size=9)
@@ -58,6 +60,27 @@ def test_the_interval_covers_a_mean_as_often_as_it_says():
         found = paired(generator.normal(0.3, 1, 60), np.zeros(60), samples=300, resamples=50, seed=i)
         held += found.low <= 0.3 <= found.high
     assert 0.88 <= held / 150 <= 0.99
+
+
+def test_blocks_keep_their_level_where_neighbours_are_alike():
+    generator = np.random.default_rng(2)
+    found = {1: [], 16: []}
+    for i in range(150):
+        draws = generator.normal(size=(400, 8))  # a moving mean: neighbours share most of it
+        noise = np.convolve(draws[:, 0], np.ones(8), "same")
+        for block, ps in found.items():
+            ps.append(paired(noise, np.zeros(400), block=block, samples=50, resamples=200, seed=i).permutation)
+    falsely = {block: np.mean(np.array(ps) <= 0.05) for block, ps in found.items()}
+    assert falsely[1] > 0.25 and falsely[16] < 0.15
+
+
+def test_blocks_are_sums_of_neighbours_and_there_are_20_of_them():
+    np.testing.assert_array_equal(in_blocks(np.arange(14).reshape(7, 2), 3), [[6, 9], [24, 27], [12, 13]])
+    assert [block_length(n) for n in (1, 39, 40, 200, 3761, 100_000)] == [1, 1, 2, 5, 15, 46]
+    whole, parts = np.arange(60.0), np.zeros(60)
+    found = paired(whole, parts, block=3)
+    assert (found.n, found.blocks, found.difference) == (60, 20, pytest.approx(29.5))
+    assert found.effect == paired(whole, parts).effect
 
 
 def test_the_same_model_is_not_better():

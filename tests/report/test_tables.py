@@ -22,6 +22,11 @@ def results(grid):
     return tables.results(grid, significance.compare(grid), {})
 
 
+def noted(table, cell):
+    """The notes of a cell, said."""
+    return [dict(table.notes)[letter] for letter in cell.notes.split(",") if letter]
+
+
 def texts(table):
     return [[cell.text for cell in row] for row in table.rows]
 
@@ -42,7 +47,7 @@ def test_the_ladder(ladder):
     assert [row[2].bold for row in table.rows] == [False] * 5 + [True]
     assert [row[2].underlined for row in table.rows] == [False] * 4 + [True, False]
     assert table.rows[0][5].notes == "a" and table.notes[-1] == ("a", "run.json records no training FLOPs")
-    assert "paired permutation test over 200 sentences, Holm-corrected, p ≥ 0.05" in table.notes[0][1]
+    assert "paired permutation test over 200 documents in 40 blocks, Holm-corrected, p ≥ 0.05" in table.notes[0][1]
     assert [row[2].pad for row in table.rows] == [" ± 0.6"] * 2 + [""] * 4  # means stand below one another
     assert all(cell.text for row in table.rows for cell in row)  # a dash, never a blank
 
@@ -54,19 +59,28 @@ def test_columns_of_data_have_heads_over_them_and_costs_are_ranges(ladder, tmp_p
     over, under = table.heads
     assert [(head.text, head.span) for head in over] == [("", 2), ("ptb", 2), ("wikitext2", 2), ("", 4)]
     assert [head.text for head in under][2:6] == ["perplexity", "loss (nats)"] * 2
-    assert texts(table)[0][:6] == ["kn3", "0–1", "148.3", "4.999", "–", "–"]
+    assert texts(table)[0][:6] == ["kn3", "1", "148.3", "4.999", "–", "–"]
     assert ("a", "no such run was given") in table.notes and table.rows[0][4].notes == "a"
+    fewer = results(grid_of(*ladder, *other[:-1], **shape))
+    assert fewer.rows[5][1].text == "3" and noted(fewer, fewer.rows[5][4]) == ["n = 2"]
 
 
 def test_published_figures_stand_beside_the_scores_of_the_runs_that_are_named(ladder):
     grid = grid_of(*ladder, scores=["perplexity", "loss"])
-    figures = {"perplexity": {"kn3": Published(148.3, "Mikolov (2012)"), "other": Published(1.0, "nobody")}}
+    figures = {"perplexity": {
+        "kn3": [Published(148.3, "Mikolov (2012)", "a")],
+        "lstm": [Published(115.0, "Zaremba", "c"), Published(114.5, "their code", "d")],
+        "other": [Published(1.0, "nobody", "b")],
+    }}  # fmt: skip
     table = tables.results(grid, significance.compare(grid), figures)
     assert [head.text for head in table.heads[0]][2:5] == ["perplexity", "published", "loss (nats)"]
     assert texts(table)[0][2:4] == ["148.3", "148.3"] and texts(table)[1][3] == "–"
-    notes = dict(table.notes)
-    assert notes[table.rows[0][3].notes] == "published: Mikolov (2012)"
-    assert notes[table.rows[1][3].notes] == "no published figure is recorded"
+    assert noted(table, table.rows[0][3]) == ["published: Mikolov (2012)"]
+    assert noted(table, table.rows[1][3]) == ["no published figure is recorded"]
+    assert table.rows[4][3].text == "115 / 114.5" and len(noted(table, table.rows[4][3])) == 2
+    rows = list(csv.DictReader(io.StringIO(spreadsheet.as_csv(grid, figures))))
+    assert [row["published"] for row in rows[:3]] == ["148.3", "", ""]
+    assert provenance.provenance(grid, figures)[0]["published"][0]["record"] == "a"
     assert len({len(row) for row in table.rows} | {sum(head.span for head in heads) for heads in table.heads}) == 1
     across = grid_of(*ladder, rows=["name"], columns=["sources.0.path"])
     over, under = tables.results(across, significance.compare(across), figures).heads
@@ -78,14 +92,50 @@ def test_a_dirty_tree_is_marked(tmp_path):
     grid = grid_of(*folders)
     table = results(grid)
     assert [row[0].notes for row in table.rows] == ["", "†"]
-    assert ("†", "from a working tree with changes that no commit holds") in table.notes
+    assert dict(table.notes)["†"].startswith("from a working tree with changes that no commit holds")
     assert [row[4].notes for row in provenance.table(grid).rows] == ["", "†"]
+
+
+def test_runs_outside_git_and_those_that_come_from_other_runs_are_marked_as_these_are(tmp_path):
+    dirty = made.run(tmp_path / "dirty", "dirty", dirty=True)
+    away = made.run(tmp_path / "away", "away", loss=4.7)
+    made.change(away, "run.json", git=None)
+    tuned = made.run(tmp_path / "tuned", "tuned", loss=4.8, init__path=str(dirty))
+    mixed = made.run(tmp_path / "mixed", "mixed", loss=4.5, trained=False)
+    made.change(mixed, "run.json", parts=[{"folder": str(dirty)}, {"folder": str(away)}, {"folder": "/gone"}])
+    grid = grid_of(dirty, away, tuned, mixed, rows=["name"])
+    table = provenance.table(grid)
+    assert [row[0].notes for row in results(grid).rows] == ["†", "‡", "†", "†‡"]
+    assert [row[4].notes for row in table.rows] == ["†", "‡", "†", "†‡"] and table.rows[1][4].text == "–"
+    assert {"†", "‡"} <= dict(table.notes).keys()
+    traced = provenance.provenance(grid, {})[-1]["runs"][0]
+    assert [each["run"] for each in traced["from"]] == ["dirty", "away"] and len(traced["parts"]) == 3
+
+
+def test_every_dash_has_its_reason(tmp_path):
+    made.run(tmp_path / "late", "late", ended=False)
+    less = {"scores": False, "flops": None, "parameters": None, "arch": {"family": "x"}}
+    bare = made.run(tmp_path / "bare", "bare", **less)
+    made.change(bare, "run.json", started=None, git=None)
+    made.run(tmp_path / "a", "a"), made.run(tmp_path / "b", "b", loss=4.7, units=0)
+    grid = grid_of(*sorted(tmp_path.iterdir()), rows=["name", "arch.cell"])
+    tests = significance.compare(grid)
+    for table in (tables.results(grid, tests, {}), provenance.table(grid), significance.table(grid, tests)):
+        dashes = [cell for row in table.rows for cell in row if cell.text == "–"]
+        assert dashes and all(noted(table, cell) if cell.notes != "‡" else "‡" in dict(table.notes) for cell in dashes)
+        assert all(cell.text for row in table.rows for cell in row)
+
+
+def test_a_perplexity_of_masked_tokens_is_said_to_be_one(tmp_path):
+    masked = made.run(tmp_path / "m", objective={"name": "masked", "rate": 0.15})
+    said = ("", "Perplexity under masked is of the tokens that are predicted, not of a whole text.")
+    assert said in results(grid_of(masked)).notes and said not in results(grid_of(made.run(tmp_path / "c"))).notes
 
 
 def test_a_bootstrap_interval_is_in_the_cell(tmp_path):
     table = results(grid_of(made.run(tmp_path / "a"), spread="bootstrap"))
     assert re.fullmatch(r"99\.48 \[9\d\.\d\d, 10\d\.\d\d\]", table.rows[0][2].text)
-    assert table.notes[0][1] == "Value [95 % bootstrap interval over documents or examples]."
+    assert table.notes[0][1] == "Mean [95 % bootstrap interval] of one run over documents, rows or examples."
 
 
 def test_numbers_far_apart_are_powers_of_ten(tmp_path):
@@ -99,7 +149,7 @@ def test_csv_holds_every_cell_and_its_reason(ladder, tmp_path):
     late = made.run(tmp_path / "late", "late", ended=False)
     grid = grid_of(*ladder, late)
     significance.compare(grid)
-    rows = list(csv.DictReader(io.StringIO(spreadsheet.as_csv(grid))))
+    rows = list(csv.DictReader(io.StringIO(spreadsheet.as_csv(grid, {}))))
     assert len(rows) == 7 and rows[5]["best"] == "true" and rows[4]["not_significantly_worse"] == "true"
     assert float(rows[5]["mean"]) == grid.cells[("transformer",), (), "perplexity"].mean and rows[5]["n"] == "3"
     assert rows[6]["mean"] == "" and rows[6]["reason"] == "late: unfinished at step 800 of 2,000"
@@ -108,13 +158,14 @@ def test_csv_holds_every_cell_and_its_reason(ladder, tmp_path):
 def test_provenance_traces_every_cell(ladder, tmp_path):
     late = made.run(tmp_path / "late", "late", ended=False)
     grid = grid_of(*ladder, late)
-    found = provenance.provenance(grid)
+    found = provenance.provenance(grid, {})
     assert [len(cell["runs"]) for cell in found] == [1, 1, 3, 3, 3, 3, 0]
     assert sorted(run["run"] for cell in found for run in cell["runs"]) == sorted(folder.name for folder in ladder)
     assert [run["run"] for run in found[-1]["left_out"]] == ["late"] and found[-1]["reasons"]
     for cell in found[:-1]:
         for run in cell["runs"]:
-            assert run["data"] == made.TEST and run["commit"].startswith("c0ffee") and run["step"] == 1800
+            assert run["data"] == made.TEST and run["commit"].startswith("c0ffee") and run["step"] in (0, 1800)
+            assert run["evaluated"] and run["costs"]["parameters"] > 0 and run["finished"]
             assert re.fullmatch("[0-9a-f]{16}", run["configuration"]) and run["started"] and run["dirty"] is False
     hashes = {run["configuration"] for cell in found for run in cell["runs"]}
     assert len(hashes) == len(ladder)  # seeds are part of a configuration
@@ -135,7 +186,7 @@ def test_a_configuration_has_one_hash_whatever_the_order_of_its_keys(tmp_path):
 
 # --- formats ----------------------------------------------------------------------------------------------------------
 
-AWKWARD = "50% of R&D_#1 {x} $5 ~a^b \\n <é> ß–¹⁵ 日 `q` \"p\" --o"
+AWKWARD = "[*] 50% of R&D_#1 {x} $5 ~a^b \\n <é> ß–¹⁵ 日 `q` \"p\" --o"
 
 
 def test_latex_escapes_everything():
@@ -144,6 +195,7 @@ def test_latex_escapes_everything():
     )
     assert latex.escape("é ř ß 日 10⁻¹⁵ ± –") == r"\'{e} \v{r} \ss{} \texttt{U+65E5} 10$^{-15}$ $\pm$ --"
     assert latex.escape("--out a-b") == "{-}{-}out a-b"
+    assert latex.escape("[x] * ‡") == r"{[}x{]} {*} $^\ddagger$"  # a row that began with [ or * would be an argument
 
 
 @given(st.text())

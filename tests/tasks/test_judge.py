@@ -56,6 +56,13 @@ def test_several_labels_are_judged_by_their_sets(pairs):
         assert each["label"] == pairs[number][0] and each | judge.answer(SEVERAL, answers[number]) == each
 
 
+def test_right_is_what_is_likeliest_of_one_label_alone():
+    single = Classification(text="text", label="label", labels=NAMES)
+    answers = {0: np.array([0.2, 0.5, 0.3]), 2: np.array([0.6, 0.3, 0.1])}  # none of the second
+    assert judge.right(single, examples(["dog", "cat", "red"]), answers).tolist() == [True, False]
+    assert judge.right(SEVERAL, [], {}) is None and judge.right(Tagging(), [], {}) is None
+
+
 def test_an_answer_of_several_labels_names_those_from_the_threshold():
     answer = judge.answer(SEVERAL, np.array([0.5, 0.49, 1.0], np.float32))
     assert answer == {"predicted": ["cat", "red"], "probabilities": {"cat": 0.5, "dog": 0.49, "red": 1.0}}

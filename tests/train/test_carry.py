@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from research.commands import main as door
 from research.config import Adapter, Compute, Init, Mesh, check
 from research.generate.decoding import Prompt, generate
 from research.generate.settings import Decoding
@@ -53,18 +54,36 @@ def opened(name, source):
     return open_session(make(name, source))
 
 
+EXPERIMENT = """
+import pathlib
+from tests.train import test_carry
+
+def config():
+    return test_carry.make({name!r}, pathlib.Path({source!r}))
+"""
+
+
 def still(arch):
     """Return `arch` without dropout."""
     return dataclasses.replace(arch, **{name: 0.0 for name in vars(arch) if name.endswith("dropout")})
 
 
 @pytest.mark.parametrize("name", ["lstm", pytest.param("feed-forward", marks=pytest.mark.slow)])
-def test_a_run_killed_and_resumed_is_bitwise_the_run_left_alone_with_its_carry(name, source, tmp_path):
-    run = make(name, source)
-    assert train(run, tmp_path / "whole") == "done"
+def test_a_run_killed_and_resumed_by_the_command_is_bitwise_the_run_left_alone_with_its_carry(name, source, tmp_path, capsys):
+    (tmp_path / "run.py").write_text(EXPERIMENT.format(name=name, source=str(source)))
+    train_in = lambda folder: door.main(["train", str(tmp_path / "run.py"), "--out", str(tmp_path / folder)])  # noqa: E731
+    assert train_in("whole") == 0
     with killed_before_saving(8):
-        train(run, tmp_path / "parts")
-    assert train(run, tmp_path / "parts") == "done"
+        train_in("parts")
+    (tmp_path / "parts" / "scores").mkdir()
+    (tmp_path / "parts" / "scores" / "test.json").write_text("{}")
+    capsys.readouterr()
+    assert train_in("parts") == 0
+    assert not list((tmp_path / "parts" / "scores").iterdir()) and "removed" in capsys.readouterr().out
+    assert [start["step"] for start in logs.read_run(tmp_path / "parts")["resumed"]] == [4]  # it did not begin anew
+    timed = ("tokens_per_s", "seconds", "elapsed")
+    rows = [[{k: v for k, v in row.items() if k not in timed} for row in logs.read(tmp_path / f)] for f in ("whole", "parts")]
+    assert rows[0] == rows[1] and len(rows[0]) == 12  # 8 steps, 3 evaluations, an end
     states = []
     for folder in ("whole", "parts"):
         with Checkpoints(tmp_path / folder / "checkpoints") as checkpoints:

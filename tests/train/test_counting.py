@@ -95,6 +95,29 @@ def test_the_same_command_again_does_nothing_and_another_configuration_is_refuse
     assert (folder / MODEL).stat().st_mtime_ns == before
 
 
+def test_words_that_the_training_text_has_not_are_possible(source, tmp_path):
+    words = Tokenizer(kind="word", size=20_000, sentinels=0, template="eos", min_frequency=1)
+    train(make(source, data={"tokenizer": words}), tmp_path)
+    found = evaluated(tmp_path, "best", "test")
+    assert found.prepared.reports and found.prepared.corpora["test"][0].meta["unknown"] > 10
+    assert found.scores["loss"] < 12  # of an impossible word it would be infinite
+
+
+def test_an_order_that_no_document_is_long_enough_for_is_not_counted(source, tmp_path, capsys):
+    line = dataclasses.replace(make(source).data.sources[0], boundary="line", holdout_test=0.0)
+    train(make(source, data={"sources": (line,)}, order=10**6), tmp_path)
+    order = from_json(logs.read_run(tmp_path)["resolved"]).arch.order
+    assert 10 < order < 1000
+    assert f"no document has n-grams of more than {order} words: the model is of that order" in capsys.readouterr().out
+
+
+def test_scores_of_a_model_that_is_counted_anew_are_dropped(run, tmp_path):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "test.json").write_text("{}")
+    train(run, tmp_path)
+    assert not list((tmp_path / "scores").iterdir())
+
+
 def test_jelinek_mercer_is_fitted_on_validation(source, tmp_path):
     train(make(source, smoothing="jelinek-mercer", order=2), tmp_path)
     weights = logs.read_run(tmp_path)["estimated"]["weights"]

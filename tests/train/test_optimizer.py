@@ -43,6 +43,8 @@ def test_shapes_after_the_warmup():
     stable = rates(name="wsd", warmup=10, decay=0.2)
     np.testing.assert_allclose(stable[10:80], PEAK, rtol=1e-6)
     np.testing.assert_allclose(stable[80:], PEAK * (1 - np.arange(20) / 20), rtol=1e-4)
+    t5 = rates(name="inverse_sqrt", warmup=25, warmup_shape="constant")  # 1 / sqrt(max(n, warmup)), up to its peak
+    np.testing.assert_allclose(t5, PEAK * np.sqrt(25 / np.maximum(np.arange(1, STEPS + 1), 25)), rtol=1e-5)
     stairs = rates(name="staircase", warmup=10, decay=0.6, stairs=3, factor=0.5)  # 40 steps at the peak, three stairs of 20
     np.testing.assert_allclose(stairs[10:40], PEAK, rtol=1e-6)
     np.testing.assert_allclose(stairs[40:], PEAK * 0.5 ** (1 + np.arange(60) // 20), rtol=1e-6)
@@ -95,6 +97,20 @@ def test_adamw_equals_optax_adamw():
     mine, _ = ours.update(gradients, ours.init(params), params)
     wanted, _ = theirs.update(gradients, theirs.init(params), params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), mine, wanted)
+
+
+def test_adafactor_with_relative_steps_is_optax_adafactor():
+    rng = np.random.default_rng(0)
+    params = {"factored": jnp.asarray(rng.normal(size=(128, 256)), jnp.float32), "whole": jnp.zeros(8)}
+    gradients = jax.tree.map(lambda x: jnp.sin(1 + x), params)
+    config = Optimizer("adafactor", parameter_scale=True, weight_decay=0.0, clip=0.0)
+    ours = create(config, optax.constant_schedule(1e-2))
+    theirs = optax.adafactor(1e-2)
+    mine, wanted = ours.init(params), theirs.init(params)
+    for _ in range(2):
+        update, mine = ours.update(gradients, mine, params)
+        expected, wanted = theirs.update(gradients, wanted, params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), update, expected)
 
 
 def test_muon_takes_hidden_matrices_and_leaves_the_rest_to_adam():

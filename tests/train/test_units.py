@@ -72,7 +72,8 @@ def test_by_token_is_each_tokens_own_loss(rows, losses):
     np.testing.assert_array_equal(np.stack(found, axis=1), expected)
 
 
-def test_sums_over_documents_are_those_of_a_loop(rows, losses):
+def test_sums_over_documents_are_those_of_a_loop(rows, losses, monkeypatch):
+    monkeypatch.setattr(units, "FEW", 8)
     nll, weight, documents = Counter(), Counter(), []
     for which, token, loss, scored in one_by_one(losses, rows):
         if rows.corpora[which].starts[token]:
@@ -85,15 +86,32 @@ def test_sums_over_documents_are_those_of_a_loop(rows, losses):
     assert found["weight"] == [weight[each] for each in documents]
 
 
+def test_few_documents_are_cut_into_blocks_of_tokens(rows, losses, monkeypatch):
+    monkeypatch.setattr(units, "BLOCK", 5)
+    tokens = units.by_token(losses, rows)
+    found = units.by_document(tokens, rows)
+    assert found["kind"] == "block" and len(found["nll"]) == -(-sum(SIZES) // 5)
+    assert found["weight"][1] == tokens.weights[5:10].sum()
+    assert sum(found["nll"]) == pytest.approx(float((tokens.nll * tokens.weights).sum()), abs=1e-3)
+
+
+def test_right_answers_are_examples_of_the_same_weight(monkeypatch):
+    found = units.by_example(np.array([True, False, True]))
+    assert found == {"kind": "example", "right": [1, 0, 1], "weight": [1, 1, 1]}
+    monkeypatch.setattr(units, "MOST", 2)
+    assert units.by_example(np.array([True, False, True])) is None
+
+
 def test_sums_over_rows_are_those_of_a_loop(losses):
     found = units.by_row(losses)
-    assert found["kind"] == "row"
+    assert found["kind"] == "row" and units.by_row(losses, "example") == {**found, "kind": "example"}
     assert found["nll"] == pytest.approx([sum(map(float, row)) for row in losses.nll], abs=1e-4)
     assert found["weight"] == [float(sum(row)) for row in losses.weights]
 
 
 def test_too_many_units_are_not_kept(rows, losses, monkeypatch):
     tokens = units.by_token(losses, rows)
+    monkeypatch.setattr(units, "FEW", 1)
     monkeypatch.setattr(units, "MOST", 8)
     assert units.by_document(tokens, rows) and units.by_row(losses) is not None
     monkeypatch.setattr(units, "MOST", 6)

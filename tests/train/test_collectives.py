@@ -1,0 +1,150 @@
+"""What devices send one another: read rightly from programs, and in those of the step what a mesh should cost."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from research.config import Mesh, Optimizer
+from research.models.build import parameter_shapes
+from research.models.paths import flatten
+from research.train import loss, sharding
+from research.train.collectives import collectives
+from research.train.step import trainer
+from tests.train.test_meshes import PAIRS, TARGET, make, record
+from tests.train.test_step import WORDS
+
+SIZES = {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+def compiled(function, mesh, *shapes, specs):
+    places = [NamedSharding(mesh, spec) for spec in specs]
+    given = zip(shapes, places, strict=True)
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32, sharding=place) for shape, place in given]
+    return jax.jit(function).lower(*shapes).compile().as_text()
+
+
+def test_bytes_of_every_kind_in_loops_and_branches():
+    mesh = jax.make_mesh(tuple(SIZES.values()), tuple(SIZES), axis_types=(AxisType.Auto,) * 3)
+
+    def within(x):  # float32[4, 6] on each device
+        once = jax.lax.psum(x, ("data", "tensor"))
+        turned = jax.lax.fori_loop(0, 5, lambda _, x: jax.lax.ppermute(jnp.sin(x), "fsdp", [(0, 1), (1, 0)]), once)
+        gather = lambda x, axis: jax.lax.all_gather(x, axis, tiled=True)  # noqa: E731
+        more = lambda x: gather(x, "data")[:4] + gather(x, "fsdp")[4:]  # noqa: E731
+        branch = jax.lax.cond(jnp.sum(turned) > 0, more, lambda x: jax.lax.psum(x, "data"), turned)
+        part = jax.lax.psum_scatter(jnp.cos(branch), "fsdp", scatter_dimension=1, tiled=True)  # float32[4, 3]
+        return jax.lax.all_to_all(part, "tensor", 0, 0, tiled=True)
+
+    spec = P("data", ("fsdp", "tensor"))
+    both = jax.shard_map(within, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    found = collectives(compiled(both, mesh, (8, 24), specs=[spec]))
+    seen = {(one.kind, one.axes(SIZES)): (one.times, one.sent) for one in found}
+    part = 4 * 4 * 6
+    assert seen == {
+        ("all-reduce", ("data", "tensor")): (1, 2 * part * 3 / 4),
+        ("collective-permute", ("fsdp",)): (5, 5 * part),
+        ("all-gather", ("data",)): (1, 2 * part / 2),
+        ("all-gather", ("fsdp",)): (1, 2 * part / 2),
+        ("reduce-scatter", ("fsdp",)): (1, part / 2),
+        ("all-to-all", ("tensor",)): (1, part / 2 / 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "groups"),
+    [
+        ("replica_groups={{0,1},{2,3}}, x", [[0, 1], [2, 3]]),
+        ("replica_groups=[2,4]<=[8], x", [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ("replica_groups=[4,2]<=[2,2,2]T(0,2,1), x", [[0, 2], [1, 3], [4, 6], [5, 7]]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}, x", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a','b':(2)2}, x", [[0, 1, 4, 5], [2, 3, 6, 7]]),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}, x", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        ("source_target_pairs={{0,1},{1,0}}, x", [[0, 1], [1, 0]]),
+    ],
+)
+def test_groups_are_read_however_they_are_written(written, groups):
+    line = f"  %x = f32[2]{{0}} all-reduce(%y), channel_id=1, {written}"
+    (one,) = collectives(f"ENTRY %main (a: f32[2]) -> f32[2] {{\n{line}\n}}\n")
+    assert one.groups.tolist() == groups
+
+
+def test_what_is_not_read_is_refused():
+    line = "  %x = (f32[2], f32[4]) all-gather-start(%y), replica_groups={{0,1}}"
+    with pytest.raises(NotImplementedError, match="all-gather-start"):
+        collectives(f"ENTRY %main (a: f32[2]) -> f32[2] {{\n{line}\n}}\n")
+
+
+# --- the step ---------------------------------------------------------------------------------------------------------
+
+MESHES = {"fsdp 4": Mesh(1, 4), "tensor 2": Mesh(1, 1, 2), "2 x 2 x 2": Mesh(2, 2, 2), "data 2, fsdp 4": Mesh(2, 4)}
+RATE = Optimizer(learning_rate=1.234e-3)  # of these programs alone: what is compiled already is not looked at again
+
+
+def program(run):
+    """Return the compiled update of `run`, as text."""
+    one = trainer(run, WORDS, sharding.create_mesh(run.mesh))
+    rows = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in record(run).items()}
+    return one.update.lower(one.shapes, rows).compile().as_text()
+
+
+def matrices_along_fsdp(run, sizes):
+    """Return the shapes of the parameters that are split along fsdp, as a device has them: whole along it."""
+    found = []
+    for path, leaf in flatten(parameter_shapes(run.arch)).items():
+        rule = sharding.spec(path, leaf.shape, sizes, run.arch)
+        if "fsdp" in rule and sizes["fsdp"] > 1:
+            sides = zip(leaf.shape, rule, strict=True)
+            found.append(tuple(side // (sizes["tensor"] if axis == "tensor" else 1) for side, axis in sides))
+    return sorted(found)
+
+
+def assert_only_what_the_mesh_should_cost(run, text):
+    sizes = dict(sharding.create_mesh(run.mesh).shape)
+    found = [(one.kind, one.axes(sizes), shape) for one in collectives(text) for shape in one.shapes]
+    whole = matrices_along_fsdp(run, sizes)
+    assert sorted(shape for kind, _, shape in found if kind == "all-gather") == whole  # each once, and nothing else
+    assert {axes for kind, axes, _ in found if kind == "all-gather"} <= {("fsdp",)}
+    rows = run.batch_size // (sizes["data"] * sizes["fsdp"])
+    states = rows * max(run.data.length, TARGET) * run.arch.width
+    assert all(math.prod(shape) <= states for _, axes, shape in found if axes == ("tensor",))  # no logits, no table
+    assert {kind for kind, *_ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    if sizes["data"] == 1:
+        scattered = [math.prod(shape) * sizes["fsdp"] for kind, _, shape in found if kind == "reduce-scatter"]
+        parts = [math.prod(shape) for shape in whole]
+        assert set(scattered) == set(parts) and len(scattered) >= len(parts)  # of a tied table there are two
+        assert all(len(shape) < 2 for kind, axes, shape in found if kind == "all-reduce" and "fsdp" in axes)
+
+
+def unwanted(err):
+    """Return what XLA says of arrays that it makes whole for want of a better way."""
+    return [line for line in err.splitlines() if "full rematerialization" in line]
+
+
+def test_a_step_gathers_and_scatters_along_fsdp_and_sums_states_along_tensor(capfd, monkeypatch):
+    monkeypatch.setattr(loss, "chunk_bytes", lambda platform: 4000)  # several chunks
+    run = make("gpt2", "causal", mesh=Mesh(1, 2, 2), optimizer=RATE)
+    assert_only_what_the_mesh_should_cost(run, program(run))
+    assert not unwanted(capfd.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize(("family", "name"), PAIRS, ids=" ".join)
+def test_the_step_of_every_family_sends_no_more_than_it_should(family, name, mesh, capfd, monkeypatch):
+    monkeypatch.setattr(loss, "chunk_bytes", lambda platform: 4000)
+    run = make(family, name, mesh=MESHES[mesh], optimizer=RATE)
+    assert_only_what_the_mesh_should_cost(run, program(run))
+    assert not unwanted(capfd.readouterr().err)
+
+
+def test_what_xla_makes_whole_would_be_seen(capfd):
+    mesh = jax.make_mesh(tuple(SIZES.values()), tuple(SIZES), axis_types=(AxisType.Auto,) * 3)
+    place = NamedSharding(mesh, P(None, None, "fsdp"))
+    moved = lambda x: jax.lax.with_sharding_constraint(jnp.sin(x), place)  # noqa: E731
+    compiled(moved, mesh, (16, 32, 64), specs=[P(("data", "fsdp"))])
+    assert unwanted(capfd.readouterr().err)
