@@ -12,6 +12,7 @@ import sys
 
 COMMANDS = {
     "train": "train one experiment; the same command again resumes it",
+    "plan": "say what an experiment takes, before anything is allocated, and what a budget buys",
     "sweep": "train an experiment once for every combination of the given values",
     "launch": "write a run as a job of Slurm, Kubernetes or SkyPilot",
     "evaluate": "score a checkpoint of a run on any text",

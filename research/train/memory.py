@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from research.models import validate
@@ -19,9 +19,12 @@ from research.models.arch import Arch
 from research.models.ladder import FeedForward, Recurrent
 from research.models.paths import flatten
 from research.objectives.prefix import Prefix
+from research.train.peaks import PEAKS, platform_of
 from research.types import Lengths, UserError
 
 if TYPE_CHECKING:
+    import jax
+
     from research.config import Adapter, Run
 
 GIB = 2**30
@@ -185,6 +188,11 @@ def parameters(arch: Arch) -> Iterator[Shape]:
             yield Shape("classifier/bias", (arch.labels,), 1)
 
 
+def count(shapes: Iterable[Shape]) -> int:
+    """Return how many numbers parameters of these shapes are."""
+    return sum(math.prod(shape.shape) * shape.times for shape in shapes)
+
+
 class Trained(NamedTuple):
     """What gradients are taken of."""
 
@@ -330,6 +338,13 @@ def _chunk(platform: str, vocabulary: int, scored: int, rows: int, tensor: int) 
     return 4 * vocabulary * rows * -(-scored // chunks) // tensor, chunks > 1
 
 
+def reserved(compiled: jax.stages.Compiled) -> int:
+    """Return the bytes that XLA reserves on each device for a compiled step: arguments, results and all between them."""
+    found = compiled.memory_analysis()
+    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return held + found.temp_size_in_bytes
+
+
 # --- what there is ----------------------------------------------------------------------------------------------------
 
 
@@ -378,14 +393,25 @@ def _limits(membership: pathlib.Path, root: pathlib.Path) -> Iterator[int]:
             yield max(0, limit - used + cache)
 
 
+def usable(device: str) -> int:
+    """Return the bytes that JAX takes of a device that is in `peaks`, unless told otherwise: three quarters of a GPU's."""
+    return int(PEAKS[device].memory * (0.75 if platform_of(device) == "gpu" else 1))
+
+
 def refuse_if_too_large(needed: Estimate, free: int) -> None:
     """Refuse a run that does not fit.
 
     Raises:
-        UserError: One line with the estimate, its parts, and what to change first.
+        UserError: As `complaint` says.
     """
+    if said := complaint(needed, free):
+        raise UserError(said)
+
+
+def complaint(needed: Estimate, free: int) -> str:
+    """Return one line with the estimate, its parts, and what to change first; nothing where it fits."""
     if needed.total * needed.sharing <= free:
-        return
+        return ""
     largest = max(needed.parts, key=needed.parts.__getitem__)
     remedy = {
         "activations": "raise microbatches, or lower batch_size, data.length or arch.layers",
@@ -395,7 +421,7 @@ def refuse_if_too_large(needed: Estimate, free: int) -> None:
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in needed.parts.items() if size)
     where = f" on each of {needed.sharing} devices that share it" if needed.sharing > 1 else ""
     sizes = f"about {_gib(needed.total)} GiB{where}, but {_gib(free)} GiB are free ({parts})"
-    raise UserError(f"the run needs {sizes}: {remedy}")
+    return f"the run needs {sizes}: {remedy}"
 
 
 def _gib(size: int) -> str:

@@ -23,6 +23,11 @@ from research.train.loss import Sums, label_loss, vocabulary_loss
 from research.types import Example, Record, State, Vocabulary
 
 
+# Without this pass of XLA:CPU's, which takes barriers away before what stands on both sides of one is found to be alike,
+# it computes nothing again and keeps all; GPUs and TPUs take them away later.
+REMATERIALISE_ON_CPU = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+
 class Trainer(NamedTuple):
     """What a run compiles: a model and three jitted functions over one mesh."""
 
@@ -95,6 +100,9 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
         moving = jax.lax.cond(finite, apply, lambda state: state, moving)
         return moving._replace(frozen=state.frozen), metrics
 
+    cpu = mesh.devices.flat[0].platform == "cpu"
+    options = REMATERIALISE_ON_CPU if run.compute.remat and cpu else None
+
     return Trainer(
         model=model,
         mesh=mesh,
@@ -102,7 +110,13 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
         parameters=parameters,
         merge=merge,
         initialize=jax.jit(initialize, out_shardings=placed, donate_argnums=0),
-        update=jax.jit(update, in_shardings=(placed, rows), out_shardings=(placed, whole), donate_argnums=0),
+        update=jax.jit(
+            update,
+            in_shardings=(placed, rows),
+            out_shardings=(placed, whole),
+            donate_argnums=0,
+            compiler_options=options,
+        ),
         place=lambda record: jax.device_put(record, rows),
     )
 
