@@ -47,21 +47,36 @@ def create_mesh(config: Mesh, devices: list[jax.Device] | None = None) -> jax.sh
     Axis types are Auto on purpose: `jax.make_mesh` defaults to Explicit axes, under which Linen's Embed raises.
 
     Raises:
-        UserError: The mesh needs more devices than there are.
+        UserError: As `sizes`; or a process would be left without a device.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = (config.data, config.fsdp, config.tensor)
+    shape = sizes(config, len(devices), devices[0].platform)
+    used = devices[: math.prod(shape)]
+    if left := {device.process_index for device in devices} - {device.process_index for device in used}:
+        raise UserError(
+            f"the mesh takes {len(used)} of {len(devices)} devices, and none of process {min(left)}: set mesh.data 0 for all "
+            "that mesh.fsdp and mesh.tensor leave, or start fewer processes"
+        )
+    return jax.sharding.Mesh(np.asarray(used).reshape(shape), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+
+
+def sizes(config: Mesh, devices: int, platform: str = "any") -> tuple[int, int, int]:
+    """Return the sizes of the axes data, fsdp and tensor of a mesh over so many devices.
+
+    Raises:
+        UserError: A size is below 1, or the mesh needs more devices.
+    """
     if min(config.fsdp, config.tensor) < 1 or config.data < 0:
-        raise UserError(f"mesh {sizes} has a size below 1: only mesh.data may be 0, for all devices left")
+        shape = (config.data, config.fsdp, config.tensor)
+        raise UserError(f"mesh {shape} has a size below 1: only mesh.data may be 0, for all devices left")
     rest = config.fsdp * config.tensor
-    data = config.data or max(1, len(devices) // rest)
-    if data * rest > len(devices):
+    data = config.data or max(1, devices // rest)
+    if data * rest > devices:
         raise UserError(
             f"mesh.data {data} x mesh.fsdp {config.fsdp} x mesh.tensor {config.tensor} needs {data * rest} devices, "
-            f"but there are {len(devices)} ({devices[0].platform}): lower them, or set mesh.data 0 for all that are left"
+            f"but there are {devices} ({platform}): lower them, or set mesh.data 0 for all that are left"
         )
-    grid = np.asarray(devices[: data * rest]).reshape(data, config.fsdp, config.tensor)
-    return jax.sharding.Mesh(grid, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    return data, config.fsdp, config.tensor
 
 
 def check_batch(batch_size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:
