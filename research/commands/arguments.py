@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import pathlib
 import sys
 import tempfile
@@ -62,6 +63,18 @@ def switch(arguments: list[str], flag: str) -> tuple[bool, list[str]]:
     """Return whether `flag`, which takes no value, is given, and the arguments without it."""
     rest = [argument for argument in arguments if argument.replace("_", "-") != flag]
     return len(rest) < len(arguments), rest
+
+
+def prefixed(prefix: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the flags that begin with `prefix`, with their values, and the other arguments."""
+    found, rest = [], []
+    words = iter(arguments)
+    for word in words:
+        if word.startswith(prefix):
+            found += [word] if "=" in word else [word, *itertools.islice(words, 1)]
+        else:
+            rest.append(word)
+    return found, rest
 
 
 def texts(prompt: str | None, file: str | None) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import datetime
-import itertools
 import json
 import pathlib
 import sys
@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from research.commands import overrides
-from research.commands.arguments import CHECKPOINTS, Parser, check_writable, checkpoint
+from research.commands.arguments import CHECKPOINTS, Parser, check_writable, checkpoint, prefixed
 from research.commands.table import show
 from research.generate.settings import Decoding, check
+from research.train.launchers import Processes
 from research.types import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ EXAMPLES = """examples:
 and, where there is one label of several, confusion and reliability as .png and .pdf.
 
 Every field of a data source may follow as --source.FIELD VALUE; its text is cleaned and packed as the run's own. Runs that
-learned to write are scored on what they write with --generate, whose settings follow as --decoding.FIELD VALUE."""
+learned to write are scored on what they write with --generate, whose settings follow as --decoding.FIELD VALUE. Several
+processes share the work as those of train do: --processes.address, --processes.count, --processes.index."""
 
 MEASURES = ("precision", "recall", "f1", "support")
 LABELS = {
@@ -63,8 +65,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--generate", action="store_true", help="score the texts that the model writes")
     parser.add_argument("--limit", type=int, default=0, help="of --generate: examples, spread over all; 0: all")
     parser.add_argument("--tokenised", action="store_true", help="of --generate: texts are tokenised, so BLEU of these too")
-    of_source, own = _prefixed("--source.", arguments)
-    of_decoding, own = _prefixed("--decoding.", own)
+    of_source, own = prefixed("--source.", arguments)
+    of_decoding, own = prefixed("--decoding.", own)
+    of_processes, own = prefixed("--processes.", own)
     options = parser.parse(own)
     checkpoint(options.checkpoint)
     if of_decoding and not options.generate:
@@ -73,6 +76,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("--limit and --tokenised are for texts that are made: give --generate too")
     if options.limit < 0:
         raise UserError(f"--limit is {options.limit}: it must be at least 1, or 0 for all")
+    processes = overrides.parse_part("processes", Processes(), of_processes)
     decoding = check(overrides.parse_part("decoding", Decoding(), of_decoding))
     if of_source and not options.source:
         raise UserError("--source.FIELD says more of --source: give --source too")
@@ -87,15 +91,30 @@ def main(arguments: list[str]) -> int:
             source, split = dataclasses.replace(source, holdout=0.0, holdout_test=0.0), "train"
             whole = source.share == 1 and not source.limit
 
-    from research.interop.export import check_free
-    from research.train.restore import evaluated  # jax
+    from research.train.processes import joined
 
+    with joined(processes):
+        score(options, decoding, split, source, whole)
+    return 0
+
+
+def score(options: argparse.Namespace, decoding: Decoding, split: str, source: Any, whole: bool) -> None:
+    """Evaluate as `options` say, and print and write what is found; of several processes, process 0 does the latter."""
+    import jax
+
+    from research.interop.export import check_free
+    from research.train.restore import evaluated
+
+    if options.generate and jax.process_count() > 1:
+        raise UserError("--generate: texts are made in one process: start it alone")
     if options.out:
         check_free(options.out)
         check_writable(options.out.absolute().parent)
     called = "all" if whole else split
     found = evaluated(options.run, options.checkpoint, split, source, partial(tell, called))
     scores = dict(found.scores) | ({"split": called} if whole else {})
+    if jax.process_index() > 0:
+        return
     if not options.source:
         keep(options.run, split, options.checkpoint, scores, {"fingerprint": found.fingerprint, "units": found.units})
     if options.out or options.generate:
@@ -118,7 +137,6 @@ def main(arguments: list[str]) -> int:
         for name in ("labels", "types"):
             if name in scores:
                 show(name, (name[:-1], *MEASURES), parts(scores[name]))
-    return 0
 
 
 def keep(run: pathlib.Path, name: str, checkpoint: str, scores: dict[str, Any], more: dict[str, Any]) -> None:
@@ -166,18 +184,6 @@ def tell(split: str, report: dict[str, Any]) -> None:
     from research.tasks.summary import lines
 
     print(*lines(split, report), sep="\n", file=sys.stderr)
-
-
-def _prefixed(prefix: str, arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the flags that begin with `prefix`, with their values, and the other arguments."""
-    found, rest = [], []
-    words = iter(arguments)
-    for word in words:
-        if word.startswith(prefix):
-            found += [word] if "=" in word else [word, *itertools.islice(words, 1)]
-        else:
-            rest.append(word)
-    return found, rest
 
 
 def save(folder: pathlib.Path, scores: dict[str, Any], found: Judged) -> None:

@@ -129,9 +129,9 @@ class Rows:
         weights = [1.0] * len(self.corpora) if self.weights is None else self.weights
         return tuple(shares(weights, self.temperature).tolist())
 
-    def batch(self, step: int) -> Record:
-        """Return `tokens` and `segments`, int32[B, L], of a step (0, 1, ...)."""
-        source, _, row = self._places(step)
+    def batch(self, step: int, part: slice = slice(None)) -> Record:
+        """Return `tokens` and `segments`, int32[B, L], of a step (0, 1, ...); or a `part` of its rows, without the others."""
+        source, _, row = self._places(step)[:, part]
         return self._read(source, row, with_bytes=False)
 
     def locate(self, step: int) -> list[Place]:

@@ -71,9 +71,9 @@ class Rows:
         """Rows of an epoch."""
         return self.table.count
 
-    def batch(self, step: int) -> Record:
-        """Return the B rows of a step (0, 1, ...): the arrays that the objective reads."""
-        return self.pick(self._places(step)[1])
+    def batch(self, step: int, part: slice = slice(None)) -> Record:
+        """Return the B rows of a step (0, 1, ...), or a `part` of them: the arrays that the objective reads."""
+        return self.pick(self._places(step)[1, part])
 
     def locate(self, step: int) -> list[Place]:
         """Return where each of the B rows of a step comes from, for messages that name the rows."""

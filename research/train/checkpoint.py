@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from research.data.cache import hash_file
+from research.train import processes
 from research.train.metrics import write_atomically
 from research.types import State, UserError
 
@@ -84,13 +85,10 @@ class Checkpoints:
         Raises:
             UserError: This or the previous save could not be written, with the cause.
         """
-        import jax
-
         self.cut(step)
         cost = float(cost) if cost is not None and math.isfinite(cost) else None
-        first = jax.process_index() == 0
-        if (self.folder / str(step)).exists() and not self.damage(step):
-            if cost is not None and first:
+        if processes.agreed("saved", lambda: (self.folder / str(step)).exists() and not self.damage(step)):
+            if cost is not None and processes.first():
                 folder = self.folder / str(step)
                 _write_manifest(folder, {**_read_manifest(folder), "cost": cost})
                 self._retain()
@@ -101,11 +99,14 @@ class Checkpoints:
         try:
             import orbax.checkpoint as ocp
 
-            if first:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._remove(step)
-                for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):  # of a killed save
-                    shutil.rmtree(leftover, ignore_errors=True)
+            with processes.in_turn("removed"):
+                if processes.first():
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self._remove(step)
+                    for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):  # of a killed save
+                        shutil.rmtree(leftover, ignore_errors=True)
+                elif self._manager:
+                    self._manager.reload()  # it remembers steps, and refuses to write one twice
             self._open().save(step, args=ocp.args.PyTreeSave(arrays), force=True)
         except (OSError, ValueError) as error:
             raise self._unwritable(step, error) from error
@@ -130,10 +131,8 @@ class Checkpoints:
 
     def cut(self, step: int) -> None:
         """Remove every checkpoint past `step`, whole or not; a run that resumes at `step` calls this first."""
-        import jax
-
         self.wait()
-        if jax.process_index() == 0:
+        if processes.first():
             for later in self._folders():
                 if later > step:
                     self._remove(later)
@@ -171,12 +170,17 @@ class Checkpoints:
             UserError: There is no whole checkpoint (names each bad file), or its arrays are not those of `template`.
         """
         self.wait()
+        found, notes = processes.agreed("restored", lambda: self._choose(step))
+        return self._read(found, template), notes
+
+    def _choose(self, step: int | None) -> tuple[int, list[str]]:
+        """Return the step to restore and the notes on those passed over; see `restore`."""
         notes: list[str] = []
         for candidate in [step] if step is not None else sorted(self._folders(), reverse=True):
             bad = self.damage(candidate)
             if not bad:
                 notes = [f"{note}: restored step {candidate} instead" for note in notes]
-                return self._read(candidate, template), notes
+                return candidate, notes
             notes.append(f"checkpoint of step {candidate} cannot be used: {'; '.join(bad)}")
         if not notes:
             raise UserError(f"no checkpoint in {self.folder}: give the folder of a run that has saved one")
@@ -253,25 +257,27 @@ class Checkpoints:
     def _open(self):
         """Return Orbax's manager, opened at the first use: importing Orbax takes a second."""
         if self._manager is None:
+            import jax
             import orbax.checkpoint as ocp
             from absl import logging
 
             # Orbax tells absl of every thread it starts. What goes wrong is raised, so that nothing is lost here.
             logging.set_verbosity(logging.FATAL)
+            # Processes that are named wait for one another without a collective, which must not cross those of a step.
+            named = set(range(jax.process_count())) if jax.process_count() > 1 else None
+            together = ocp.options.MultiprocessingOptions(active_processes=named)
             self._manager = ocp.CheckpointManager(
                 self.folder,
-                options=ocp.CheckpointManagerOptions(save_root_metadata=False),
+                options=ocp.CheckpointManagerOptions(create=False, save_root_metadata=False, multiprocessing_options=together),
                 item_handlers=ocp.PyTreeCheckpointHandler(use_compression=False),
             )
         return self._manager
 
     def _finish(self, step: int, kinds: dict[str, str], cost: float | None) -> None:
         """Once Orbax is done with `step`: write its manifest, then remove what need not be kept."""
-        import jax
-
         try:
             self._manager.wait_until_finished()
-            if jax.process_index() == 0:
+            if processes.first():
                 folder = self.folder / str(step)
                 files = {
                     str(path.relative_to(folder)): (path.stat().st_size, hash_file(path))

@@ -21,7 +21,7 @@ from research.keys import key
 from research.models.heads import output_projection, project
 from research.tasks import judge
 from research.tasks.rows import Rows as TaskRows
-from research.train import sharding
+from research.train import processes, sharding
 from research.train.loss import token_losses
 from research.train.step import Trainer, examples, first_carry, last_states, loss_sums
 from research.types import Record, Vocabulary
@@ -76,7 +76,7 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
     def evaluate(
         params: Any, rows: Rows | TaskRows, limit: int = 0, unigram: np.ndarray | None = None, answers: Any = None
     ) -> dict[str, Any]:
-        baseline = None if unigram is None else jnp.asarray(unigram, jnp.float32)
+        baseline = None if unigram is None else np.asarray(unigram, np.float32)
         totals: dict[str, float] = {}
         if labelled and answers is None:
             answers = judge.gathering(run.objective, rows.table)
@@ -93,9 +93,10 @@ def evaluator(run: Run, vocabulary: Vocabulary, trained: Trainer) -> Callable[..
 
         carry = trained.place(beginning)
         streaming = bool(jax.tree.leaves(carry))
-        parts = streams(rows, width, limit) if streaming else batches(rows, run.batch_size // run.microbatches, limit)
-        for record, index in parts:
-            *outputs, carry = compiled(params, trained.place(record), trained.place(index), baseline, carry)
+        size = width if streaming else run.batch_size // run.microbatches
+        own = processes.own_rows(trained.mesh, size)
+        for record, index in (streams if streaming else batches)(rows, size, limit, own):
+            *outputs, carry = compiled(params, trained.place(record, size), trained.place(index), baseline, carry)
             pending.append((index, outputs))
             if len(pending) == AHEAD:
                 fetch()
@@ -120,29 +121,31 @@ def _training_rows(rows: Rows | TaskRows, size: int):
         yield mixed.batch(step), np.arange(step * size, (step + 1) * size, dtype=np.int32)
 
 
-def batches(rows: Rows | TaskRows, size: int, limit: int = 0):
+def batches(rows: Rows | TaskRows, size: int, limit: int = 0, part: slice = slice(None)):
     """Yield (record, int32[size] row indices) over `rows` in order; the last batch is filled up with padding rows.
 
-    `limit` rows are spread evenly over all: the first ones would be a few articles, and of a mixture one source.
+    `limit` rows are spread evenly over all: the first ones would be a few articles, and of a mixture one source. Records
+    have a `part` of each batch's rows alone.
     """
     count = min(limit, rows.count) if limit else rows.count
     for start in range(0, count, size):
         index = np.arange(start, start + size)
         index = np.where(index < count, index * rows.count // count, rows.count)
-        yield rows.pick(index, with_bytes=True), index.astype(np.int32)
+        yield rows.pick(index[part], with_bytes=True), index.astype(np.int32)
 
 
-def streams(rows: Rows, width: int, limit: int = 0):
+def streams(rows: Rows, width: int, limit: int = 0, part: slice = slice(None)):
     """Yield (record, int32[width] row indices) of STREAMS contiguous streams through `rows`, or the first `limit`.
 
     Row b of a batch follows row b of the batch before it; rows beyond the streams, and beyond the end, are padding.
+    Records have a `part` of each batch's rows alone.
     """
     count = min(limit, rows.count) if limit else rows.count
     steps = -(-count // STREAMS)
     first = np.arange(width) * steps
     for step in range(steps):
         index = np.where((np.arange(width) < STREAMS) & (first + step < count), first + step, rows.count)
-        yield rows.pick(index, with_bytes=True), index.astype(np.int32)
+        yield rows.pick(index[part], with_bytes=True), index.astype(np.int32)
 
 
 def scores(totals: dict[str, float], run: Run) -> dict[str, Any]:

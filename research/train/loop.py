@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import pathlib
@@ -21,11 +20,11 @@ from research.data.tokenizer import save as save_tokenizer
 from research.models.ngram import Ngram
 from research.report import logs
 from research.tasks import summary
-from research.train import adapter, counting, flops, metrics, origin
+from research.train import adapter, counting, flops, heap, metrics, origin, processes
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, promised
 from research.train.progress import Progress
-from research.train.session import Session, baseline, notes, open_session, rows_of
+from research.train.session import Session, baseline, batch_of, notes, open_session, rows_of
 from research.types import Diverged, State, UserError
 
 Status = Literal["new", "unfinished", "done"]
@@ -46,14 +45,20 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         UserError: The configuration cannot work or differs from the folder's; a checkpoint is damaged beyond use.
         Diverged: A loss is not finite: stopped before the update that it would have made is applied or saved.
     """
-    recorded, old_fingerprint = _recorded(run, folder, allow_changes)
-    if recorded and not allow_changes and status(folder) == "done":
+    heap.share()
+    if changed := differences(from_json(processes.agreed("configuration", lambda: to_json(run))), run):
+        raise UserError(f"process 0 was given another configuration ({'; '.join(changed)}): give all processes the same")
+    processes.check_shared(folder)
+    resolved, old_fingerprint, done = processes.agreed("recorded", lambda: _recorded(run, folder, allow_changes))
+    if done:
         print(f"{folder} is done: {logs.read(folder)[-1]['step']} steps")
         return "done"
     if isinstance(run.arch, Ngram):
+        if jax.process_count() > 1:
+            raise UserError("an n-gram model is counted in one process: start it alone")
         counting.train(run, folder)
         return "done"
-    session = open_session(run, recorded)
+    session = open_session(run, resolved and from_json(resolved))
     cost_of(session.run, promised(session.run))  # a best_by that is not among them, before hours are spent
     if is_task(run):
         print(*summary.told(session.prepared), sep="\n")
@@ -63,43 +68,54 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
             f"{folder} was trained on other text or tokens (fingerprint {old_fingerprint}, now {fingerprint}): restore "
             "the data, choose another --out, or go on with --allow-changes"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_tokenizer(session.prepared.tokenizer, folder / "tokenizer")
-    with (
-        Checkpoints(folder / "checkpoints", session.run.keep) as checkpoints,
-        metrics.Metrics(folder, session.run.tensorboard) as log,
-    ):
+    with contextlib.ExitStack() as opened:
+        log = opened.enter_context(metrics.Metrics(folder, session.run.tensorboard)) if processes.first() else None
+        checkpoints = opened.enter_context(Checkpoints(folder / "checkpoints", session.run.keep))
         state, start = _first_state(session, checkpoints)
         if start > session.run.steps:
             raise UserError(f"{folder} stands at step {start}, beyond steps {session.run.steps}: raise steps")
         checkpoints.cut(start)
-        log.cut(start if start else -1)
-        if not start or allow_changes:
-            (folder / UNIGRAM).unlink(missing_ok=True)
-        if start < session.run.steps or allow_changes:
-            metrics.drop_scores(folder)
-        metrics.describe(
-            folder,
-            to_json(run),
-            step=start,
-            mesh=dict(session.trainer.mesh.shape),
-            fingerprints={
-                "data": fingerprint,
-                "tokenizer": session.prepared.tokenizer_fingerprint,
-                **session.prepared.parts,
-            },
-            resolved=to_json(session.run),
-            parameters=sum(x.size for x in jax.tree.leaves(session.trainer.parameters)),
-            trainable=sum(x.size for x in jax.tree.leaves(session.trainer.shapes.trainable)),
-            flops_per_step=flops.per_step(session.trainer, session.training.batch(0)),
-            memory=session.estimate.parts,
-            padding=padding(run),
-        )
+        if log:
+            log.cut(start if start else -1)
+            if not start or allow_changes:
+                (folder / UNIGRAM).unlink(missing_ok=True)
+            if start < session.run.steps or allow_changes:
+                metrics.drop_scores(folder)
+            _describe(run, session, folder, start)
         if session.run.adapter.method != "full":
             print(adapter.summary(session.run, session.trainer.parameters, session.trainer.shapes))
         for note in notes(session):
             print(f"note: {note}")
-        return _steps(session, state, start, log, checkpoints, baseline(session, folder), logs.read(folder))
+        with processes.in_turn("baseline"):
+            unigram = baseline(session, folder)
+        elapsed, costs = processes.agreed("logged", lambda: _logged(session.run, folder))
+        return _steps(session, state, start, log, checkpoints, unigram, elapsed, costs)
+
+
+def _describe(run: Run, session: Session, folder: pathlib.Path, start: int) -> None:
+    """Write the tokenizer and the run.json of `run`, which begins at step `start`, into its folder."""
+    prepared = session.prepared
+    save_tokenizer(prepared.tokenizer, folder / "tokenizer")
+    metrics.describe(
+        folder,
+        to_json(run),
+        step=start,
+        mesh=dict(session.trainer.mesh.shape),
+        fingerprints={"data": prepared.fingerprint, "tokenizer": prepared.tokenizer_fingerprint, **prepared.parts},
+        resolved=to_json(session.run),
+        parameters=sum(x.size for x in jax.tree.leaves(session.trainer.parameters)),
+        trainable=sum(x.size for x in jax.tree.leaves(session.trainer.shapes.trainable)),
+        flops_per_step=flops.per_step(session.trainer, session.training.batch(0)),
+        memory=session.estimate.parts,
+        padding=padding(run),
+    )
+
+
+def _logged(run: Run, folder: pathlib.Path) -> tuple[float, list[float]]:
+    """Return the seconds that `run` has taken so far and the costs of its evaluations: all that it carries over."""
+    rows = logs.read(folder)
+    costs = [cost_of(run, row) for row in rows if row["kind"] == "evaluation"]
+    return rows[-1]["elapsed"] if rows else 0.0, costs
 
 
 def padding(run: Run) -> float:
@@ -115,10 +131,10 @@ def status(folder: pathlib.Path) -> Status:
     return "done" if rows and rows[-1].get("kind") == "end" else "unfinished"
 
 
-def _recorded(run: Run, folder: pathlib.Path, allow_changes: bool) -> tuple[Run | None, str | None]:
-    """Return the resolved run and the data fingerprint that `folder` records, or (None, None) where it is new."""
+def _recorded(run: Run, folder: pathlib.Path, allow_changes: bool) -> tuple[dict[str, Any] | None, str | None, bool]:
+    """Return the resolved run, as JSON, and the data fingerprint that `folder` records, and whether it is done."""
     if not (folder / logs.RUN).exists():
-        return None, None
+        return None, None, False
     record = logs.read_trained(folder, "choose another --out")
     changed = differences(from_json(record["configuration"]), run)
     if changed and not allow_changes:
@@ -126,10 +142,10 @@ def _recorded(run: Run, folder: pathlib.Path, allow_changes: bool) -> tuple[Run 
             f"{folder} holds a run of another configuration ({'; '.join(changed)}): choose another --out, or go on "
             "with --allow-changes"
         )
-    resolved = from_json(record["resolved"])
+    resolved = record["resolved"]
     if any(line.startswith("minutes:") for line in changed):  # its steps are not those of the new limit
-        resolved = dataclasses.replace(resolved, steps=0)
-    return resolved, record["fingerprints"]["data"]
+        resolved = {**resolved, "steps": 0}
+    return resolved, record["fingerprints"]["data"], not allow_changes and status(folder) == "done"
 
 
 def _first_state(session: Session, checkpoints: Checkpoints) -> tuple[State, int]:
@@ -150,24 +166,27 @@ def _steps(
     session: Session,
     state: State,
     start: int,
-    log: metrics.Metrics,
+    log: metrics.Metrics | None,
     checkpoints: Checkpoints,
     unigram: np.ndarray | None,
-    logged: list[dict[str, Any]],
+    elapsed: float,
+    costs: list[float],
 ) -> Literal["done", "interrupted"]:
     """Run the steps from `start`; a row of a step is always written before the checkpoint of that step.
 
-    How long it took and which evaluation was best so far is what the `logged` rows say: nothing else is carried over.
+    Of several processes all go through the same steps, and what they may see differently (signals, costs) they ask of
+    process 0, which alone has a `log`.
     """
-    run, update, place = session.run, session.trainer.update, session.trainer.place
+    run, update = session.run, session.trainer.update
     tokens_a_step = run.batch_size * run.data.length
-    began = time.perf_counter() - (logged[-1]["elapsed"] if logged else 0.0)
-    costs = [cost_of(run, row) for row in logged if row["kind"] == "evaluation"]
+    began = time.perf_counter() - elapsed
     validation = rows_of(run, session.prepared, "validation")
+    stop = processes.Stop()
 
     def write(kind: str, step: int, values: dict[str, Any]) -> None:
         place_in_time = {"tokens": step * tokens_a_step, "elapsed": time.perf_counter() - began}
-        log.write({"kind": kind, "step": step, **place_in_time, **values})
+        if log:
+            log.write({"kind": kind, "step": step, **place_in_time, **values})
 
     def evaluate(state: State, step: int) -> float:
         params = session.trainer.merge(state.averages if averages(run) else state.trainable, state.frozen)
@@ -175,13 +194,15 @@ def _steps(
         short = {name: value for name, value in scores.items() if name != "confusion"}
         write("evaluation", step, {"split": "validation", **short})
         progress.note(f"step {step}: validation {in_short(scores, run.best_by)}")
-        costs.append(cost_of(run, scores))
+        costs.append(processes.agreed("cost", lambda: cost_of(run, scores)))
         return costs[-1]
 
     def checked(step: int, found: dict[str, Any]) -> dict[str, Any]:
         found = jax.device_get(found)
         if not found["finite"]:
-            raise Diverged(_not_finite(session, step, found, checkpoints))
+            checkpoints.wait()  # here in every process: a save that all write is not to end with one of them
+            message = processes.agreed("diverged", lambda: _not_finite(session, step, found, checkpoints))
+            processes.fail_together(Diverged(message))
         return found
 
     with Progress(run.steps, "step", run.name) as progress, _interruptible() as interrupted:
@@ -190,11 +211,11 @@ def _steps(
         clock, timed = None, start
         last = start if out_of_patience(costs, run.patience) else run.steps  # killed between its last save and its end
         for step in range(start, last):
-            state, found = update(state, place(session.training.batch(step)))
+            state, found = update(state, batch_of(run, session.trainer, session.training, step))
             done = step + 1
             logging = done % run.log_every == 0 or done == run.steps
             evaluating = done == run.steps or bool(run.evaluate_every and done % run.evaluate_every == 0)
-            stopping = interrupted()
+            stopping = stop(done, interrupted())
             saving = done == run.steps or stopping or bool(run.save_every and done % run.save_every == 0)
             ending = done == run.steps
             if step > start:

@@ -221,11 +221,12 @@ def versions() -> dict[str, str | None]:
 
 
 def devices() -> dict[str, Any]:
-    """Return the platform, kind and number of the devices that JAX sees."""
+    """Return the platform, kind and number of the devices that JAX sees, and of the processes that hold them."""
     import jax
 
-    all_devices = jax.devices()
-    return {"platform": all_devices[0].platform, "kind": all_devices[0].device_kind, "count": len(all_devices)}
+    device, *others = jax.devices()
+    counts = {"count": 1 + len(others), "processes": jax.process_count()}
+    return {"platform": device.platform, "kind": device.device_kind, **counts}
 
 
 def cores() -> int:

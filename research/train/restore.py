@@ -30,7 +30,7 @@ from research.tasks import judge
 from research.tasks.coder import Coder
 from research.tasks.prepare import Prepared as TaskPrepared
 from research.tasks.prepare import prepared_for
-from research.train import counting, sharding, units
+from research.train import counting, processes, sharding, units
 from research.train.checkpoint import MANIFEST, Checkpoints
 from research.train.evaluate import UNIGRAM, evaluator
 from research.train.session import keep_compiled, rows_of
@@ -74,7 +74,7 @@ def load_run(folder: pathlib.Path, checkpoint: str = "latest", *, raw: bool = Fa
     words = vocabulary(tokenizer)
     compiled = trainer(run, words, _mesh(run))
     with Checkpoints(folder / "checkpoints", run.keep) as checkpoints:
-        steps, manifests = _steps(checkpoints, checkpoint, folder), []
+        steps, manifests = processes.agreed("checkpoint", lambda: _steps(checkpoints, checkpoint, folder)), []
         for step in steps:
             state, notes = checkpoints.restore(compiled.shapes, step)
             for note in notes:
@@ -176,13 +176,16 @@ def _reader(
 
 
 def _mesh(run: Run) -> jax.sharding.Mesh:
-    """Return the run's own mesh, or one device where there are not so many: scores do not depend on it."""
+    """Return the run's own mesh, or one device where there are not so many: scores do not depend on it.
+
+    Among several processes that is one device each, all of them for the same rows: any number of rows will do.
+    """
     try:
         mesh = sharding.create_mesh(run.mesh)
         sharding.check_batch(run.batch_size, run.microbatches, mesh)
         return mesh
     except UserError:
-        return sharding.create_mesh(Mesh(data=1))
+        return sharding.create_mesh(Mesh(data=1, tensor=jax.device_count() if jax.process_count() > 1 else 1))
 
 
 def _steps(checkpoints: Checkpoints, name: str, folder: pathlib.Path) -> list[int | None]:
@@ -254,7 +257,8 @@ def evaluated(
     record = logs.read_trained(folder)
     run = from_json(record["resolved"])
     loaded = None if isinstance(run.arch, Ngram) else load_run(folder, checkpoint)
-    prepared = prepared_again(run, folder, split, source)
+    with processes.in_turn("data"):
+        prepared = prepared_again(run, folder, split, source)
     recorded = record["fingerprints"].get(split, prepared.parts[split])
     if source is None and recorded != prepared.parts[split]:
         print(f"warning: the {split} text is not what it was when {folder} was trained", file=sys.stderr)

@@ -21,11 +21,11 @@ from research.data.tokenizer import load, vocabulary
 from research.models.arch import with_head
 from research.tasks.prepare import Prepared as TaskPrepared
 from research.tasks.prepare import prepared_for
-from research.train import heap, memory, origin, sharding
+from research.train import heap, memory, origin, processes, sharding
 from research.train.evaluate import UNIGRAM, evaluator, unigram_nll
 from research.train.progress import documents_read
 from research.train.step import Trainer, cuda_capability, fuses, trainer
-from research.types import Split, UserError, Vocabulary
+from research.types import Record, Split, UserError, Vocabulary
 
 PROBE_STEPS = 10  # timed after two that warm up, to turn a wall-clock limit into steps
 
@@ -73,8 +73,13 @@ def open_session(run: Run, recorded: Run | None = None) -> Session:
         tokenizer = load(run.data.tokenizer.path)
         run = with_vocabulary(run, vocabulary(tokenizer), run.data.tokenizer.path)
         memory_estimate(run, devices)
-    with documents_read() as progress:
+    with processes.in_turn("data"), documents_read() as progress:
         prepared = prepared_for(run, progress=progress)
+    if processes.agreed("fingerprint", lambda: prepared.fingerprint) != prepared.fingerprint:
+        raise UserError(
+            "text and tokenizer are not those of process 0: let all hosts read the same files and share TERCET_CACHE, or "
+            "name a tokenizer that all have with data.tokenizer.path"
+        )
     run = with_labels(run, prepared)
     run = with_vocabulary(run, prepared.vocabulary, "the tokenizer trained on this text")
     estimate = memory_estimate(run, devices)
@@ -176,10 +181,16 @@ def probe(run: Run, words: Vocabulary, mesh: jax.sharding.Mesh, training: Rows) 
         if step == 2:
             jax.block_until_ready(state)
             started = time.perf_counter()
-        state, _ = compiled.update(state, compiled.place(training.batch(step)))
+        state, _ = compiled.update(state, batch_of(run, compiled, training, step))
     jax.block_until_ready(state)
     seconds = (time.perf_counter() - started) / PROBE_STEPS
-    return max(1, int(run.minutes * 60 / seconds))
+    return processes.agreed("probe", lambda: max(1, int(run.minutes * 60 / seconds)))
+
+
+def batch_of(run: Run, compiled: Trainer, training: Rows, step: int) -> Record:
+    """Return the rows of a step on the mesh, of which each process reads its own."""
+    own = processes.own_rows(compiled.mesh, run.batch_size)
+    return compiled.place(training.batch(step, own), run.batch_size)
 
 
 def baseline(session: Session, folder: pathlib.Path) -> np.ndarray | None:

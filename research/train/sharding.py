@@ -57,12 +57,17 @@ def create_mesh(config: Mesh, devices: list[jax.Device] | None = None) -> jax.sh
     Axis types are Auto on purpose: `jax.make_mesh` defaults to Explicit axes, under which Linen's Embed raises.
 
     Raises:
-        UserError: The mesh needs more devices than there are.
+        UserError: As `sizes`; or a process would be left without a device.
     """
     devices = jax.devices() if devices is None else devices
     shape = sizes(config, len(devices), devices[0].platform)
-    grid = np.asarray(devices[: math.prod(shape)]).reshape(shape)
-    return jax.sharding.Mesh(grid, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    used = devices[: math.prod(shape)]
+    if left := {device.process_index for device in devices} - {device.process_index for device in used}:
+        raise UserError(
+            f"the mesh takes {len(used)} of {len(devices)} devices, and none of process {min(left)}: set mesh.data 0 for all "
+            "that mesh.fsdp and mesh.tensor leave, or start fewer processes"
+        )
+    return jax.sharding.Mesh(np.asarray(used).reshape(shape), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 
 def sizes(config: Mesh, devices: int, platform: str = "any") -> tuple[int, int, int]:

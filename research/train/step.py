@@ -18,7 +18,7 @@ from research.models.build import Model, create, initial_parameters, start
 from research.models.heads import output_projection
 from research.models.ladder import rates
 from research.models.paths import flatten, unflatten
-from research.train import adapter, optimizer, sharding
+from research.train import adapter, optimizer, processes, sharding
 from research.train.loss import Sums, label_loss, vocabulary_loss
 from research.types import Example, Record, State, Vocabulary
 
@@ -38,7 +38,7 @@ class Trainer(NamedTuple):
     merge: Callable[[Any, Any], Any]  # trainable (or its averages) and frozen -> the model's own parameters
     initialize: Callable[..., State]  # of {path: array} of parameters to start from; what is not among them is fresh
     update: Callable[[State, Record], tuple[State, dict[str, jax.Array]]]  # donates the state
-    place: Callable[[Record], Record]  # host rows -> the mesh
+    place: Callable[..., Record]  # host rows -> the mesh; see `processes.placed`
 
 
 def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Trainer:
@@ -117,7 +117,7 @@ def trainer(run: Run, vocabulary: Vocabulary, mesh: jax.sharding.Mesh) -> Traine
             donate_argnums=0,
             compiler_options=options,
         ),
-        place=lambda record: jax.device_put(record, rows),
+        place=functools.partial(processes.placed, mesh),
     )
 
 
