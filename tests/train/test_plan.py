@@ -21,7 +21,7 @@ SMALL = {"width": 32, "heads": 2, "head_width": 16, "mlp_width": 64, "max_length
 
 
 def make(name="gpt2-nano", objective=None, arch=None, **fields) -> Run:
-    shape = dataclasses.replace(preset(name), **SMALL, **(arch or {}))
+    shape = dataclasses.replace(preset(name), **{**SMALL, **(arch or {})})
     fields = {"data": Data(length=32), "batch_size": 4, "steps": 10, **fields}
     return Run("x", shape, objective or Causal(), **fields)
 
