@@ -24,6 +24,7 @@ from research.tasks import summary
 from research.train import adapter, counting, flops, metrics, origin
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, promised
+from research.train.lock import alone
 from research.train.progress import Progress
 from research.train.session import Session, baseline, notes, open_session, rows_of
 from research.types import Diverged, State, UserError
@@ -43,7 +44,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         "interrupted" after SIGINT or SIGTERM, with everything saved: the same call goes on.
 
     Raises:
-        UserError: The configuration cannot work or differs from the folder's; a checkpoint is damaged beyond use.
+        UserError: The configuration cannot work or differs from the folder's; a checkpoint is damaged beyond use; or
+            another process trains in the folder.
         Diverged: A loss is not finite: stopped before the update that it would have made is applied or saved.
     """
     recorded, old_fingerprint = _recorded(run, folder, allow_changes)
@@ -64,11 +66,14 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
             "the data, choose another --out, or go on with --allow-changes"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    save_tokenizer(session.prepared.tokenizer, folder / "tokenizer")
     with (
+        alone(folder, "another train"),
         Checkpoints(folder / "checkpoints", session.run.keep) as checkpoints,
         metrics.Metrics(folder, session.run.tensorboard) as log,
     ):
+        if recorded is None and checkpoints.exist():
+            raise UserError(f"{folder} was trained in meanwhile: give the command again, or choose another --out")
+        save_tokenizer(session.prepared.tokenizer, folder / "tokenizer")
         state, start = _first_state(session, checkpoints)
         if start > session.run.steps:
             raise UserError(f"{folder} stands at step {start}, beyond steps {session.run.steps}: raise steps")

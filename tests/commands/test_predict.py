@@ -165,6 +165,33 @@ def test_what_one_model_began_another_of_the_same_name_does_not_finish(model, fi
     assert status == 2 and "was begun with another parameters: remove it" in err and err.count("\n") == 1
 
 
+def test_one_predict_at_a_time_writes_a_file(model, file, tmp_path, command, monkeypatch):
+    out, real, second = tmp_path / "out.jsonl", room.encode_rows, []
+
+    def meanwhile(*arguments):
+        if not second:
+            second.append(0)
+            second[0] = command("predict", model, file, "--out", out)
+        return real(*arguments)
+
+    monkeypatch.setattr(room, "encode_rows", meanwhile)
+    assert command("predict", model, file, "--out", out)[0] == 0 and len(lines(out)) == 15
+    said = f"another predict is writing {out}.partial: wait for it, or choose another --out"
+    assert second == [(2, "", f"error: {said}\n")]
+    assert sorted(tmp_path.glob("out*")) == [out]
+
+
+def test_what_was_made_meanwhile_is_not_written_over(model, file, tmp_path, command, monkeypatch):
+    out, real = tmp_path / "out.jsonl", room.encode_rows
+    monkeypatch.setattr(room, "encode_rows", lambda *rest: out.write_text("mine") and real(*rest))
+    status, _, err = command("predict", model, file, "--out", out)
+    assert status == 2 and "is there already: remove it" in err and out.read_text() == "mine"
+    out.unlink()
+    monkeypatch.setattr(room, "encode_rows", real)
+    status, _, err = command("predict", model, file, "--out", out)
+    assert status == 0 and "going on after 15 records" in err and len(lines(out)) == 15
+
+
 def test_a_new_folder_is_made_and_what_is_not_ours_stays(model, file, tmp_path, command, monkeypatch):
     out = tmp_path / "new" / "sub" / "out.jsonl"
     partial, note = begun(model, file, out, command, monkeypatch)
