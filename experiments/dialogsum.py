@@ -1,6 +1,7 @@
 r"""DialogSum: summaries of conversations, written by an encoder-decoder.
 
-Command:  TERCET_DATA=... python -m research train experiments/dialogsum.py
+Command:  TERCET_DATA=... python -m research train experiments/span_encoder_decoder.py
+          TERCET_DATA=... python -m research train experiments/dialogsum.py
           python -m research evaluate runs/dialogsum --split test --generate --decoding.method beam \
               --decoding.no-repeat-ngram 3 --out scores/dialogsum
 Cost:     45 minutes for two epochs in bfloat16 on two cores that were busy with other work too, and 2 to evaluate.

@@ -135,9 +135,10 @@ def locate(path: str | os.PathLike) -> pathlib.Path:
         if os.path.exists(f"{name}/adapter_config.json") and not os.path.exists(f"{name}/{config_json.NAME}"):
             raise UserError(f"{name} holds low-rank updates alone: export the whole model, without --adapter")
         return pathlib.Path(name)
-    parent, _, run = name.rpartition("/")
-    if parent == "runs" and os.path.isfile(f"experiments/{run}.py"):
-        raise UserError(f"no folder {name!r} yet: python -m research train experiments/{run}.py makes it")
+    if name.startswith("runs/"):  # where train keeps runs, not an owner on the hub
+        experiment = f"experiments/{name.removeprefix('runs/').rstrip('/')}.py"
+        remedy = f"python -m research train {experiment}" if os.path.isfile(experiment) else "train that run first"
+        raise UserError(f"no folder {name!r} yet: {remedy}, or correct the path")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise UserError(f"no folder {name!r}: give an existing folder, or a hub id such as 'openai-community/gpt2'")
     folder = _snapshot(name, local_files_only=True)

@@ -220,6 +220,8 @@ def test_folders_that_are_not_there(tmp_path):
     for path in (tmp_path / "absent", "./absent", "a/b/c", ""):
         with pytest.raises(UserError, match="no folder"):
             locate(path)
+    with pytest.raises(UserError, match="no folder 'runs/few/seed=0' yet: train that run first, or correct the path"):
+        locate("runs/few/seed=0")
     with pytest.raises(UserError, match=r"config\.json is missing"):
         architecture(tmp_path)
     (tmp_path / "pytorch_model.bin").touch()
