@@ -60,6 +60,8 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--batch-size is {width}: it must be a whole number, at least 1")
     decoding = check(overrides.parse(Decoding(), rest))
     source, target = pathlib.Path(file), pathlib.Path(out)
+    if source.is_dir():
+        raise UserError(f"{source} is a folder: give one file")
     if not source.is_file():
         raise UserError(f"{source}: no such file: check the path")
     _check_free(target)
