@@ -111,6 +111,8 @@ def main(arguments: list[str]) -> int:
         _check_free(target)
         partial.rename(target)
         note.unlink(missing_ok=True)
+    if not done:
+        print(f"warning: {source} has no record: {target} is empty", file=sys.stderr)
     by = "" if predictor.step is None else f" by step {predictor.step:,}"
     print(f"{done:,} records{by} -> {target}" + (f", {wrong:,} of them wrong" if wrong else ""))
     return 1 if wrong else 0

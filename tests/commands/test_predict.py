@@ -92,6 +92,15 @@ def test_a_bad_record_is_told_with_its_line_and_the_rest_go_on(model, file, tmp_
     assert f"{file}:2: not a JSON object" in answers[1]["error"] and f"warning: {file}:3: column" in err
 
 
+@pytest.mark.parametrize(("name", "held"), [("in.jsonl", ""), ("in.csv", "text,label\n")])
+def test_a_file_without_a_record_is_told(name, held, model, tmp_path, command):
+    (tmp_path / name).write_text(held)
+    status, out, err = command("predict", model, tmp_path / name, "--out", tmp_path / "out.jsonl")
+    assert status == 0 and out == f"0 records -> {tmp_path / 'out.jsonl'}\n"
+    assert f"warning: {tmp_path / name} has no record: {tmp_path / 'out.jsonl'} is empty\n" in err
+    assert lines(tmp_path / "out.jsonl") == []
+
+
 def test_stopped_on_the_way_it_goes_on_to_the_same_file(model, file, tmp_path, command, monkeypatch):
     monkeypatch.setattr(room, "CHUNK", 4)
     assert command("predict", model, file, "--out", tmp_path / "whole.jsonl")[0] == 0
