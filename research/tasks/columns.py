@@ -97,7 +97,7 @@ def text(row: Row, column: str, field: str) -> str:
     """
     found = value(row, column, field)
     if found is not None and not isinstance(found, str):
-        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not text: set objective.{field}")
+        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not text: {_remedy(field)}")
     return found or ""
 
 
@@ -106,6 +106,11 @@ def only_text(row: Row, column: str, field: str) -> str:
     if not has(row, column) and len(row.fields) == 1:
         column = next(iter(row.fields))
     return text(row, column, field)
+
+
+def _remedy(field: str) -> str:
+    """Return what to do about a value of the wrong kind: predict, whose model is trained, sets no columns."""
+    return f"mend or remove the record, or set objective.{field} before training"
 
 
 def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str]:
@@ -123,8 +128,8 @@ def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str
     if spaced and isinstance(found, str):
         return found.split()
     if not isinstance(found, list):
-        kind = type_of(found) + ", not a list" + (" (CSV has none: give JSON lines or Parquet)" * isinstance(found, str))
-        raise UserError(f"{row.place}: column {column!r} holds {kind}: set objective.{field}")
+        remedy = "give JSON lines or Parquet, for CSV has none" if isinstance(found, str) else _remedy(field)
+        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not a list: {remedy}")
     return [name_of(each, row, column, field) for each in found]
 
 
