@@ -113,11 +113,12 @@ def _remedy(field: str) -> str:
     return f"mend or remove the record, or set objective.{field} before training"
 
 
-def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str]:
+def strings(row: Row, column: str, field: str, spaced: bool = False, kind: str = "label") -> list[str]:
     """Return the list of strings that `column` holds, empty where it is null; whole numbers and truth values by name.
 
     Args:
         spaced: whether a text is a list too, of what white space parts in it.
+        kind: what each string is, for messages.
 
     Raises:
         UserError: there is no such column, or it holds something else.
@@ -130,7 +131,7 @@ def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str
     if not isinstance(found, list):
         remedy = "give JSON lines or Parquet, for CSV has none" if isinstance(found, str) else _remedy(field)
         raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not a list: {remedy}")
-    return [name_of(each, row, column, field) for each in found]
+    return [name_of(each, row, column, field, kind) for each in found]
 
 
 def untold(label: Any, labels: Sequence[str]) -> bool:
@@ -159,7 +160,7 @@ def told(row: Row, column: str, field: str, labels: Sequence[str], spaced: bool 
     return [by_id(name, tuple(labels)) for name in strings(row, column, field, spaced)]
 
 
-def name_of(label: Any, row: Row, column: str, field: str) -> str:
+def name_of(label: Any, row: Row, column: str, field: str, kind: str = "label") -> str:
     """Return how a label is called: a string as it stands, 3 and 3.0 are "3", true is "true".
 
     Raises:
@@ -171,10 +172,10 @@ def name_of(label: Any, row: Row, column: str, field: str) -> str:
         return str(label).lower()
     if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
         return str(int(label))
-    said = "NaN" if isinstance(label, float) and math.isnan(label) else repr(label)[:40]
-    raise UserError(
-        f"{row.place}: {said} in column {column!r} is not the name of a label: mend it or set objective.{field}"
-    )
+    nothing = label is None or (isinstance(label, float) and math.isnan(label))
+    said = "null" if nothing else repr(label)[:40]
+    what = "the name of a label" if kind == "label" else f"a {kind}"
+    raise UserError(f"{row.place}: {said} in column {column!r} is not {what}: {_remedy(field)}")
 
 
 def by_id(name: str, labels: tuple[str, ...]) -> str:

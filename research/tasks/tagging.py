@@ -65,7 +65,7 @@ def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:
         text = columns.only_text(row, column, "words")
         pieces = split(text)
         return found | {"text": text, "words": [word for word, _ in pieces], "offsets": [list(at) for _, at in pieces]}
-    found["words"] = columns.strings(row, objective.words, "words", spaced=True)
+    found["words"] = columns.strings(row, objective.words, "words", spaced=True, kind="word")
     if labelled:
         tags = found["tags"] = columns.told(row, objective.tags, "tags", objective.labels, spaced=True)
         if tags is not None and len(tags) != len(found["words"]):
