@@ -101,11 +101,15 @@ def text(row: Row, column: str, field: str) -> str:
     return found or ""
 
 
-def only_text(row: Row, column: str, field: str) -> str:
-    """Return the text of `column`, or of the record's one column whatever its name, as lines of plain text have."""
-    if not has(row, column) and len(row.fields) == 1:
-        column = next(iter(row.fields))
-    return text(row, column, field)
+def alone(row: Row) -> str:
+    """Return the name of a record's one column if it holds text, which is what to read, whatever its name; else ""."""
+    name, held = next(iter(row.fields.items()), ("", None))
+    return name if len(row.fields) == 1 and isinstance(held, str) else ""
+
+
+def as_line(row: Row, column: str) -> Row:
+    """Return a record that has `column` alone with its text called as that of a line of plain text is; others as they are."""
+    return row._replace(fields={"text": row.fields[column]}) if column and alone(row) == column else row
 
 
 def _remedy(field: str) -> str:

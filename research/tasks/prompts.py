@@ -81,8 +81,7 @@ def example(objective: Seq2Seq | Completion, row: Row, labelled: bool) -> Exampl
     read = fields(objective.prompt)
     found: Example = {"place": row.place, "source": ""}
     if "source" in read:
-        read_text = columns.text if labelled else columns.only_text
-        found["source"] = read_text(row, objective.source, "source")
+        found["source"] = columns.text(row, objective.source, "source")
     others = {name: columns.text(row, name, "prompt") for name in read if name != "source"}
     if others:
         found["columns"] = others

@@ -83,6 +83,17 @@ def test_a_classifier_from_elsewhere_reads_the_columns_of_the_first_record(
     assert "probabilities" in lines(out)[1]
 
 
+def test_one_column_is_the_text_where_the_first_record_has_but_one(model, tmp_path, command):
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text('{"text": "good", "label": "bad"}\n{"label": "bad"}\n')
+    assert command("predict", model, path, "--out", out)[0] == 1
+    assert "probabilities" in lines(out)[0] and f"{path}:2: no column 'text', only 'label'" in lines(out)[1]["error"]
+    out.unlink()
+    path.write_text('{"note": "good"}\n{"note": "bad"}\n{"other": "bad"}\n{"note": 3}\n')
+    assert command("predict", model, path, "--out", out)[0] == 1
+    assert ["error" in answer for answer in lines(out)] == [False, False, True, True]
+
+
 def test_a_bad_record_is_told_with_its_line_and_the_rest_go_on(model, file, tmp_path, command):
     file.write_text('{"text": "good"}\n{"text": \n{"text": 3, "n": 1}\n{"text": "bad"}\n')
     status, out, err = command("predict", model, file, "--out", tmp_path / "out.jsonl")
