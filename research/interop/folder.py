@@ -141,8 +141,8 @@ def locate(path: str | os.PathLike) -> pathlib.Path:
         raise UserError(f"no folder {name!r} yet: {remedy}, or correct the path")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise UserError(
-            f"no folder {name!r}: give an existing folder (a run's, or one in Hugging Face's layout), or a hub id such as "
-            "'openai-community/gpt2'"
+            f"no folder {name!r}: give an existing folder (a run's, or one in Hugging Face's layout), or a hub id such "
+            "as 'openai-community/gpt2'"
         )
     folder = _snapshot(name, local_files_only=True)
     if isinstance(folder, pathlib.Path) and _whole(folder):

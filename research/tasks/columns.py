@@ -108,7 +108,7 @@ def alone(row: Row) -> str:
 
 
 def as_line(row: Row, column: str) -> Row:
-    """Return a record that has `column` alone with its text called as that of a line of plain text is; others as they are."""
+    """Return a record of `column` alone with its text called as that of a line of plain text is; others as they are."""
     return row._replace(fields={"text": row.fields[column]}) if column and alone(row) == column else row
 
 

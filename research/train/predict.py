@@ -101,8 +101,10 @@ def settled(predictor: Predictor, rows: Iterable[Row]) -> Predictor:
     A classifier from elsewhere does not say whether it reads one text or two: a column called text is one, and else a
     known pair of columns is two. Where a record has one column, of whatever name, that is the text.
     """
+    if predictor.alone is not None:
+        return predictor
     row = next((row for row in rows if not row.error), None)
-    if predictor.alone is not None or row is None:
+    if row is None:
         return predictor
     objective = predictor.objective
     if isinstance(objective, Classification) and not objective.text:
@@ -127,7 +129,7 @@ def check_columns(predictor: Predictor, rows: Iterable[Row]) -> None:
     Raises:
         UserError: What is wrong with the first; names the columns.
     """
-    wrong, predictor = [], settled(predictor, rows)
+    wrong = []
     for row in itertools.islice((row for row in rows if not row.error), TRIED):
         try:
             row = columns.as_line(row, predictor.alone or "")

@@ -122,7 +122,7 @@ def test_columns_and_their_mistakes():
         (["a"], ["S-X"], "tag 'S-X' begins with none of the prefixes of scheme bio: set objective.scheme to iobes"),
         (["a"], ["L-X"], "rename its prefix"),
         ("a b", ["O"], "2 words in column 'tokens', but 1 tags"),
-        (7, ["O"], "column 'tokens' holds an int, not a list: mend or remove the record, or set objective.words before training"),
+        (7, ["O"], "column 'tokens' holds an int, not a list: mend or remove the record, or set objective.words before"),
         (["a", "b"], [None, "O"], "None in column 'tags', beside labels that are told: mend or remove the record"),
         (["a", "b"], ["O", -100], "-100 in column 'tags', beside labels that are told"),
         ("a b", "O -1", "'-1' in column 'tags', beside labels that are told"),

@@ -22,7 +22,7 @@ with alone(pathlib.Path(sys.argv[1]), "this"):
 def test_a_lock_goes_with_its_process(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=f"another train is writing {tmp_path}: wait for it, or choose another --out"):
+        with pytest.raises(UserError, match=f"another train is writing {tmp_path}: wait for it, or choose another --o"):
             alone(tmp_path, "another train").__enter__()
         holder.send_signal(signal.SIGKILL)
     with alone(tmp_path, "another train"):
