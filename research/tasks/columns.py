@@ -176,8 +176,7 @@ def name_of(label: Any, row: Row, column: str, field: str, kind: str = "label") 
         return str(label).lower()
     if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
         return str(int(label))
-    nothing = label is None or (isinstance(label, float) and math.isnan(label))
-    said = "null" if nothing else repr(label)[:40]
+    said = "NaN" if isinstance(label, float) and math.isnan(label) else "null" if label is None else repr(label)[:40]
     what = "the name of a label" if kind == "label" else f"a {kind}"
     raise UserError(f"{row.place}: {said} in column {column!r} is not {what}: {_remedy(field)}")
 

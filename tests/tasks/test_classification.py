@@ -245,7 +245,7 @@ def test_rows_that_cannot_be_encoded_are_said_and_the_others_are_there():
         Row("f:1", 1, {"text": "the cat"}),
         Row("f:2", 2, {}, "f:2: broken"),
         Row("f:3", 3, {"text": 5}),
-        Row("f:4", 4, {"body": "a dog"}),  # the one column there is
+        Row("f:4", 4, {"body": "a dog"}),
         Row("f:5", 5, {"about": "a dog", "other": ""}),
     ]
     table, wrong = encode_rows(objective, coder(), 16, rows)
