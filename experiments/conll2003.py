@@ -2,7 +2,7 @@
 
 Command:  TERCET_DATA=... python -m research train experiments/conll2003.py
           TERCET_DATA=... python -m research train experiments/conll2003.py --init.path runs/mlm_encoder_cased --init.rescale true --out runs/conll_pretrained
-          python -m research evaluate runs/conll_pretrained --split test --out scores
+          python -m research evaluate runs/conll_pretrained --split test --out scores/conll2003
 Cost:     11 minutes, of three epochs, on two cores that were busy with other work too.
 Result:   entity F1 on the test split 0.705 [0.691, 0.719] from scratch, 0.693 [0.679, 0.707] from mlm_encoder_cased.py's
           checkpoint (results/pretraining.jsonl; the rates that were tried are in results/conll2003_rates.csv).

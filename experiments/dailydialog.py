@@ -1,8 +1,9 @@
 r"""DailyDialog: the next turn of an everyday conversation, written by a decoder whose prompt is the turns before.
 
-Command:  TERCET_DATA=... python -m research train experiments/dailydialog.py
+Command:  TERCET_DATA=... python -m research train experiments/clm_decoder.py
+          TERCET_DATA=... python -m research train experiments/dailydialog.py
           python -m research evaluate runs/dailydialog --split test --generate --limit 500 --decoding.method sample \
-              --decoding.top-p 0.9 --out scores
+              --decoding.top-p 0.9 --out scores/dailydialog
           python -m research generate runs/dailydialog --prompt "Say , Jim , how about going for a few beers after dinner ?"
 Cost:     46 minutes for 8.4 million tokens in bfloat16 on two cores that were busy with other work too, and 2 to evaluate.
 Result:   test perplexity 25.6 of the replies' tokens (unigram 479, before fine-tuning 952 on validation). Of 500 replies that it

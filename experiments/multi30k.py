@@ -2,7 +2,7 @@ r"""Multi30k English-German from scratch: the published tiny transformer.
 
 Command:  TERCET_DATA=... python -m research train experiments/multi30k.py
           python -m research evaluate runs/multi30k --checkpoint average:10 --split test --generate --tokenised \
-              --decoding.method beam --decoding.beams 5 --out scores
+              --decoding.method beam --decoding.beams 5 --out scores/multi30k
 Cost:     two hours for the first 3,024 of the 8,000 updates (54 epochs) on two cores that were busy with other work too, and 2
           minutes to evaluate; it was stopped there, while the validation loss still fell.
 Result:   after these 3,024 updates, on test2016: 40.75 BLEU of the lower-cased tokens [39.04, 42.44] (published 41.02, after at

@@ -2,7 +2,7 @@
 
 Command:  TERCET_DATA=... python -m research train experiments/sst2.py
           TERCET_DATA=... python -m research train experiments/sst2.py --init.path runs/mlm_encoder --optimizer.learning-rate 1e-3 --out runs/sst2_pretrained
-          python -m research evaluate runs/sst2_pretrained --split test --out scores
+          python -m research evaluate runs/sst2_pretrained --split test --out scores/sst2
 Cost:     4 minutes from scratch, 6 from the checkpoint, for three epochs on two cores that were busy with other work too;
           99.8 % of the positions of the training rows, packed with 2.5 sentences each, are real tokens.
 Result:   test accuracy 0.798 [0.779, 0.816] from scratch, 0.811 [0.793, 0.829] from mlm_encoder.py's checkpoint

@@ -1,6 +1,7 @@
 """Stories: a pre-trained decoder goes on learning the next token, on the plays of Shakespeare.
 
-Command:  TERCET_DATA=... python -m research train experiments/stories_shakespeare.py
+Command:  TERCET_DATA=... python -m research train experiments/clm_decoder.py
+          TERCET_DATA=... python -m research train experiments/stories_shakespeare.py
           python -m research generate runs/stories_shakespeare --prompt "ROMEO:" --method sample --top-p 0.9
 Cost:     11 minutes for 1.1 million tokens on two cores that were busy with other work too.
 Result:   validation loss 5.739 -> 3.900, unigram 6.120; 2.25 bits a byte.

@@ -1,7 +1,7 @@
 """Which package a docstring is of, told by a BERT-tiny: a task for every machine, on the embedded corpus.
 
 Command:  python -m research train experiments/topic_pydocs.py
-          python -m research evaluate runs/topic_pydocs --split test --out scores
+          python -m research evaluate runs/topic_pydocs --split test --out scores/topic_pydocs
 Cost:     3 minutes on two cores that were busy with other work too.
 Result:   test accuracy 0.646 [0.612, 0.680]; always naming the most frequent package, 0.323.
 Source:   the docstrings of Python and of the pinned packages; 25 labels, of which the largest has 38 % of the training examples.

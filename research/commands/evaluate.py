@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   python -m research evaluate runs/x
   python -m research evaluate runs/x --checkpoint latest --split test --json
   python -m research evaluate runs/x --source other.jsonl --source.column body
-  python -m research evaluate runs/sst2 --split test --out scores
+  python -m research evaluate runs/sst2 --split test --out scores/sst2
   python -m research evaluate runs/multi30k --split test --generate --decoding.method beam --decoding.beams 5
 
 --out writes scores.json, predictions.jsonl (every example with what is predicted), errors.jsonl (the worst of them)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from research.commands import overrides
@@ -58,10 +60,11 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--batch-size is {width}: it must be a whole number, at least 1")
     decoding = check(overrides.parse(Decoding(), rest))
     source, target = pathlib.Path(file), pathlib.Path(out)
+    if source.is_dir():
+        raise UserError(f"{source} is a folder: give one file")
     if not source.is_file():
         raise UserError(f"{source}: no such file: check the path")
-    if target.exists():
-        raise UserError(f"{target} is there already: remove it, or choose another --out")
+    _check_free(target)
     check_writable(target.absolute().parent)
 
     from research.data.records import rows_of_file
@@ -82,33 +85,62 @@ def main(arguments: list[str]) -> int:
     predictor = settled(predictor, rows_of_file(source))  # by the first record, also of those that are done
     check_columns(predictor, rows_of_file(source))
     target.parent.mkdir(parents=True, exist_ok=True)
-    done, wrong = _resume(partial, note, job)
-    rows = itertools.islice(rows_of_file(source), done, None)
-    if done:
-        print(f"going on after {done:,} records", file=sys.stderr)
-    try:
-        with open(partial, "ab") as output, Progress(None, "record", f"predicting {source}") as progress:
-            progress.update(done)
-            for answers in chunks(predictor, rows, decoding):
-                for answer in answers:
-                    output.write(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-                    if "error" in answer:
-                        wrong += 1
-                        progress.note(f"warning: {answer['error']}")
-                done += len(answers)
-                progress.update(done, wrong=wrong)
-            output.flush()
-            os.fsync(output.fileno())
-    except UserError:
-        if not done:  # refused: there is nothing to go on with
-            partial.unlink()
-            note.unlink()
-        raise
-    partial.rename(target)
-    note.unlink(missing_ok=True)
+    with _held(partial, note, target):
+        done, wrong = _resume(partial, note, job)
+        rows = itertools.islice(rows_of_file(source), done, None)
+        if done:
+            print(f"going on after {done:,} records", file=sys.stderr)
+        try:
+            with open(partial, "ab") as output, Progress(None, "record", f"predicting {source}") as progress:
+                progress.update(done)
+                for answers in chunks(predictor, rows, decoding):
+                    for answer in answers:
+                        output.write(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+                        if "error" in answer:
+                            wrong += 1
+                            progress.note(f"warning: {answer['error']}")
+                    done += len(answers)
+                    progress.update(done, wrong=wrong)
+                output.flush()
+                os.fsync(output.fileno())
+        except UserError:
+            if not done:  # refused: there is nothing to go on with
+                partial.unlink()
+                note.unlink()
+            raise
+        _check_free(target)
+        partial.rename(target)
+        note.unlink(missing_ok=True)
+    if not done:
+        print(f"warning: {source} has no record: {target} is empty", file=sys.stderr)
     by = "" if predictor.step is None else f" by step {predictor.step:,}"
     print(f"{done:,} records{by} -> {target}" + (f", {wrong:,} of them wrong" if wrong else ""))
     return 1 if wrong else 0
+
+
+def _check_free(target: pathlib.Path) -> None:
+    """Refuse to write over a file."""
+    if target.exists():
+        raise UserError(f"{target} is there already: remove it, or choose another --out")
+
+
+@contextlib.contextmanager
+def _held(partial: pathlib.Path, note: pathlib.Path, target: pathlib.Path) -> Iterator[None]:
+    """Hold `partial`, made where it is not there, against others that would write it.
+
+    Raises:
+        UserError: Another predict is writing it, or has made `target` since this one looked.
+    """
+    from research.train.lock import alone
+
+    if not partial.exists():
+        note.unlink(missing_ok=True)  # of one that was removed
+    partial.touch()
+    with alone(partial, "another predict"):
+        if target.exists() and not partial.stat().st_size:
+            partial.unlink()
+        _check_free(target)
+        yield
 
 
 def _stamp(path: pathlib.Path) -> dict[str, Any]:
@@ -125,7 +157,7 @@ def _resume(partial: pathlib.Path, note: pathlib.Path, job: dict[str, Any]) -> t
     """
     from research.train.metrics import write_atomically
 
-    if not partial.exists():
+    if not partial.stat().st_size and not note.exists():
         write_atomically(note, json.dumps(job) + "\n")
         return 0, 0
     try:

@@ -135,19 +135,23 @@ def locate(path: str | os.PathLike) -> pathlib.Path:
         if os.path.exists(f"{name}/adapter_config.json") and not os.path.exists(f"{name}/{config_json.NAME}"):
             raise UserError(f"{name} holds low-rank updates alone: export the whole model, without --adapter")
         return pathlib.Path(name)
-    parent, _, run = name.rpartition("/")
-    if parent == "runs" and os.path.isfile(f"experiments/{run}.py"):
-        raise UserError(f"no folder {name!r} yet: python -m research train experiments/{run}.py makes it")
+    if name.startswith("runs/"):  # where train keeps runs, not an owner on the hub
+        experiment = f"experiments/{name.removeprefix('runs/').rstrip('/')}.py"
+        remedy = f"python -m research train {experiment}" if os.path.isfile(experiment) else "train that run first"
+        raise UserError(f"no folder {name!r} yet: {remedy}, or correct the path")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise UserError(f"no folder {name!r}: give an existing folder, or a hub id such as 'openai-community/gpt2'")
+        raise UserError(
+            f"no folder {name!r}: give an existing folder (a run's, or one in Hugging Face's layout), or a hub id such "
+            "as 'openai-community/gpt2'"
+        )
     folder = _snapshot(name, local_files_only=True)
     if isinstance(folder, pathlib.Path) and _whole(folder):
         return folder
     found = _snapshot(name) if _online() else "it is not in the hub's cache, and the hub cannot be reached"
     if isinstance(found, str):
         raise UserError(
-            f"no folder {name!r}, and no model of that hub id: {found}; give a local folder with config.json, "
-            "model.safetensors and the tokenizer's files, or check the id and the network"
+            f"no folder {name!r}, and no model of that hub id: {found}; give a run's folder, or a "
+            "local folder with config.json, model.safetensors and the tokenizer's files, or check the id and the network"
         )
     if not (any(found.glob("*.safetensors")) or flax_msgpack.is_in(found)):
         raise UserError(f"{name} has no safetensors on the hub: convert it once with {tensors.conversion(name)}")

@@ -80,8 +80,7 @@ def example(objective: Classification, row: Row, labelled: bool = True) -> Examp
         UserError: a column is missing or holds no text, or the label is none of the problem's.
     """
     objective = objective if labelled else renamed(objective, row, labelled)
-    read = columns.text if labelled or objective.paired else columns.only_text
-    found: Example = {"place": row.place, "text": read(row, objective.text, "text")}
+    found: Example = {"place": row.place, "text": columns.text(row, objective.text, "text")}
     if objective.paired:
         found["pair"] = columns.text(row, objective.pair, "pair")
     if labelled:

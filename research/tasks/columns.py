@@ -97,22 +97,32 @@ def text(row: Row, column: str, field: str) -> str:
     """
     found = value(row, column, field)
     if found is not None and not isinstance(found, str):
-        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not text: set objective.{field}")
+        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not text: {_remedy(field)}")
     return found or ""
 
 
-def only_text(row: Row, column: str, field: str) -> str:
-    """Return the text of `column`, or of the record's one column whatever its name, as lines of plain text have."""
-    if not has(row, column) and len(row.fields) == 1:
-        column = next(iter(row.fields))
-    return text(row, column, field)
+def alone(row: Row) -> str:
+    """Return the name of a record's one column if it holds text, which is what to read, whatever its name; else ""."""
+    name, held = next(iter(row.fields.items()), ("", None))
+    return name if len(row.fields) == 1 and isinstance(held, str) else ""
 
 
-def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str]:
+def as_line(row: Row, column: str) -> Row:
+    """Return a record of `column` alone with its text called as that of a line of plain text is; others as they are."""
+    return row._replace(fields={"text": row.fields[column]}) if column and alone(row) == column else row
+
+
+def _remedy(field: str) -> str:
+    """Return what to do about a value of the wrong kind: predict, whose model is trained, sets no columns."""
+    return f"mend or remove the record, or set objective.{field} before training"
+
+
+def strings(row: Row, column: str, field: str, spaced: bool = False, kind: str = "label") -> list[str]:
     """Return the list of strings that `column` holds, empty where it is null; whole numbers and truth values by name.
 
     Args:
         spaced: whether a text is a list too, of what white space parts in it.
+        kind: what each string is, for messages.
 
     Raises:
         UserError: there is no such column, or it holds something else.
@@ -123,9 +133,9 @@ def strings(row: Row, column: str, field: str, spaced: bool = False) -> list[str
     if spaced and isinstance(found, str):
         return found.split()
     if not isinstance(found, list):
-        kind = type_of(found) + ", not a list" + (" (CSV has none: give JSON lines or Parquet)" * isinstance(found, str))
-        raise UserError(f"{row.place}: column {column!r} holds {kind}: set objective.{field}")
-    return [name_of(each, row, column, field) for each in found]
+        remedy = "give JSON lines or Parquet, for CSV has none" if isinstance(found, str) else _remedy(field)
+        raise UserError(f"{row.place}: column {column!r} holds {type_of(found)}, not a list: {remedy}")
+    return [name_of(each, row, column, field, kind) for each in found]
 
 
 def untold(label: Any, labels: Sequence[str]) -> bool:
@@ -154,7 +164,7 @@ def told(row: Row, column: str, field: str, labels: Sequence[str], spaced: bool 
     return [by_id(name, tuple(labels)) for name in strings(row, column, field, spaced)]
 
 
-def name_of(label: Any, row: Row, column: str, field: str) -> str:
+def name_of(label: Any, row: Row, column: str, field: str, kind: str = "label") -> str:
     """Return how a label is called: a string as it stands, 3 and 3.0 are "3", true is "true".
 
     Raises:
@@ -166,10 +176,9 @@ def name_of(label: Any, row: Row, column: str, field: str) -> str:
         return str(label).lower()
     if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
         return str(int(label))
-    said = "NaN" if isinstance(label, float) and math.isnan(label) else repr(label)[:40]
-    raise UserError(
-        f"{row.place}: {said} in column {column!r} is not the name of a label: mend it or set objective.{field}"
-    )
+    said = "NaN" if isinstance(label, float) and math.isnan(label) else "null" if label is None else repr(label)[:40]
+    what = "the name of a label" if kind == "label" else f"a {kind}"
+    raise UserError(f"{row.place}: {said} in column {column!r} is not {what}: {_remedy(field)}")
 
 
 def by_id(name: str, labels: tuple[str, ...]) -> str:

@@ -33,8 +33,22 @@ def named_columns(objective: Asked, row: Row) -> Asked:
     """Return the objective with its columns filled in from those of a record.
 
     Raises:
-        UserError: the record has no column of a known name for one; names those that it has.
+        UserError: the record has no column of a known name for one; names those that it has. Nothing says which of the
+            languages of a translation is the source: names the flags that do.
     """
+    try:
+        return _guessed(objective, row)
+    except UserError:
+        languages = [name for name in columns.named(row) if name.startswith("translation.")]  # as sets of the hub have
+        if len(languages) < 2:
+            raise
+        raise UserError(
+            f"{row.place}: the record has {', '.join(languages)}: say from which to which, as --objective.source "
+            f"{languages[0]} --objective.target {languages[1]}"
+        ) from None
+
+
+def _guessed(objective: Asked, row: Row) -> Asked:
     target = objective.target or columns.guess(row, "target", TARGETS + REFERENCES)
     source, references = objective.source, objective.references
     if not source and "source" in fields(objective.prompt):
@@ -67,8 +81,7 @@ def example(objective: Seq2Seq | Completion, row: Row, labelled: bool) -> Exampl
     read = fields(objective.prompt)
     found: Example = {"place": row.place, "source": ""}
     if "source" in read:
-        read_text = columns.text if labelled else columns.only_text
-        found["source"] = read_text(row, objective.source, "source")
+        found["source"] = columns.text(row, objective.source, "source")
     others = {name: columns.text(row, name, "prompt") for name in read if name != "source"}
     if others:
         found["columns"] = others

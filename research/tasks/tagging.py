@@ -62,10 +62,10 @@ def example(objective: Tagging, row: Row, labelled: bool = True) -> Example:
     objective = objective if labelled else renamed(objective, row, labelled)
     column = next((name for name in TEXTS if columns.has(row, name)), "text")
     if not labelled and not _has_words(objective, row, column):
-        text = columns.only_text(row, column, "words")
+        text = columns.text(row, column, "words")
         pieces = split(text)
         return found | {"text": text, "words": [word for word, _ in pieces], "offsets": [list(at) for _, at in pieces]}
-    found["words"] = columns.strings(row, objective.words, "words", spaced=True)
+    found["words"] = columns.strings(row, objective.words, "words", spaced=True, kind="word")
     if labelled:
         tags = found["tags"] = columns.told(row, objective.tags, "tags", objective.labels, spaced=True)
         if tags is not None and len(tags) != len(found["words"]):

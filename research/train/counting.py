@@ -21,6 +21,7 @@ from research.models.smoothing import estimate
 from research.tasks.prepare import prepared_for
 from research.train import memory, metrics
 from research.train.evaluate import UNIGRAM
+from research.train.lock import alone
 from research.train.progress import documents_read
 from research.train.session import rows_of, with_vocabulary
 from research.train.units import Losses, scores
@@ -42,40 +43,41 @@ def train(run: Run, folder: pathlib.Path) -> None:
         prepared = prepared_for(run, progress=progress)
     resolved = with_vocabulary(run, prepared.vocabulary, run.data.tokenizer.path or "the tokenizer trained on this text")
     folder.mkdir(parents=True, exist_ok=True)
-    save_tokenizer(prepared.tokenizer, folder / "tokenizer")
-    began = time.perf_counter()
-    corpus = prepared.corpora["train"][0]
-    counted = f"counting n-grams of {len(corpus.tokens):,} tokens, up to {run.arch.order} words"
-    print(f"reading n-grams from {run.arch.arpa}" if run.arch.arpa else counted, flush=True)
-    model = made(resolved, prepared)
-    if model.order < run.arch.order and not run.arch.arpa:
-        print(f"no document has n-grams of more than {model.order} words: the model is of that order", flush=True)
-    resolved = dataclasses.replace(resolved, arch=dataclasses.replace(resolved.arch, order=model.order))
-    metrics.drop_scores(folder)
-    ngram_file.save(model, folder / MODEL)
-    unigram = unigram_nll(corpus, model.size)
-    np.save(folder / UNIGRAM, unigram)
-    metrics.describe(
-        folder,
-        to_json(run),
-        fingerprints={
-            "data": prepared.fingerprint,
-            "tokenizer": prepared.tokenizer_fingerprint,
-            **prepared.parts,
-        },
-        resolved=to_json(resolved),
-        parameters=model.parameters,
-        trainable=model.parameters,
-        flops_per_step=None,
-        estimated=model.facts,
-    )
-    with metrics.Metrics(folder, run.tensorboard) as log:
-        log.cut(-1)
-        taken = {"step": 0, "tokens": len(corpus.tokens), "elapsed": time.perf_counter() - began}
-        rows = rows_of(resolved, prepared, "validation")
-        found = scores(losses(model, rows), rows, unigram)
-        log.write({"kind": "evaluation", **taken, "split": "validation", **found})
-        log.write({"kind": "end", **taken})
+    with alone(folder, "another train"):
+        save_tokenizer(prepared.tokenizer, folder / "tokenizer")
+        began = time.perf_counter()
+        corpus = prepared.corpora["train"][0]
+        counted = f"counting n-grams of {len(corpus.tokens):,} tokens, up to {run.arch.order} words"
+        print(f"reading n-grams from {run.arch.arpa}" if run.arch.arpa else counted, flush=True)
+        model = made(resolved, prepared)
+        if model.order < run.arch.order and not run.arch.arpa:
+            print(f"no document has n-grams of more than {model.order} words: the model is of that order", flush=True)
+        resolved = dataclasses.replace(resolved, arch=dataclasses.replace(resolved.arch, order=model.order))
+        metrics.drop_scores(folder)
+        ngram_file.save(model, folder / MODEL)
+        unigram = unigram_nll(corpus, model.size)
+        np.save(folder / UNIGRAM, unigram)
+        metrics.describe(
+            folder,
+            to_json(run),
+            fingerprints={
+                "data": prepared.fingerprint,
+                "tokenizer": prepared.tokenizer_fingerprint,
+                **prepared.parts,
+            },
+            resolved=to_json(resolved),
+            parameters=model.parameters,
+            trainable=model.parameters,
+            flops_per_step=None,
+            estimated=model.facts,
+        )
+        with metrics.Metrics(folder, run.tensorboard) as log:
+            log.cut(-1)
+            taken = {"step": 0, "tokens": len(corpus.tokens), "elapsed": time.perf_counter() - began}
+            rows = rows_of(resolved, prepared, "validation")
+            found = scores(losses(model, rows), rows, unigram)
+            log.write({"kind": "evaluation", **taken, "split": "validation", **found})
+            log.write({"kind": "end", **taken})
     print(f"{model.parameters:,} n-grams; validation perplexity {found['perplexity']:.2f}", flush=True)
 
 

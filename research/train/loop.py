@@ -23,6 +23,7 @@ from research.tasks import summary
 from research.train import adapter, counting, flops, heap, metrics, origin, processes
 from research.train.checkpoint import Checkpoints
 from research.train.evaluate import UNIGRAM, promised
+from research.train.lock import alone
 from research.train.progress import Progress
 from research.train.session import Session, baseline, batch_of, notes, open_session, rows_of
 from research.types import Diverged, State, UserError
@@ -42,7 +43,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         "interrupted" after SIGINT or SIGTERM, with everything saved: the same call goes on.
 
     Raises:
-        UserError: The configuration cannot work or differs from the folder's; a checkpoint is damaged beyond use.
+        UserError: The configuration cannot work or differs from the folder's; a checkpoint is damaged beyond use; or
+            another process trains in the folder.
         Diverged: A loss is not finite: stopped before the update that it would have made is applied or saved.
     """
     heap.share()
@@ -69,8 +71,13 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
             "the data, choose another --out, or go on with --allow-changes"
         )
     with contextlib.ExitStack() as opened:
+        if processes.first():
+            folder.mkdir(parents=True, exist_ok=True)
+            opened.enter_context(alone(folder, "another train"))
         log = opened.enter_context(metrics.Metrics(folder, session.run.tensorboard)) if processes.first() else None
         checkpoints = opened.enter_context(Checkpoints(folder / "checkpoints", session.run.keep))
+        if resolved is None and checkpoints.exist():
+            raise UserError(f"{folder} was trained in meanwhile: give the command again, or choose another --out")
         state, start = _first_state(session, checkpoints)
         if start > session.run.steps:
             raise UserError(f"{folder} stands at step {start}, beyond steps {session.run.steps}: raise steps")

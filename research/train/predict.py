@@ -57,6 +57,7 @@ class Predictor(NamedTuple):
     batch_size: int
     step: int | None  # of the run's checkpoint; None of a folder
     files: tuple[pathlib.Path, ...]  # that are others where the parameters are
+    alone: str | None = None  # the column that is read where it is a record's only one; None: see `settled`
 
 
 def open_predictor(path: str, checkpoint: str | None = None, batch_size: int = 16) -> Predictor:
@@ -95,24 +96,31 @@ def _named(folder: pathlib.Path, arch: Arch) -> tuple[Any, int]:
 
 
 def settled(predictor: Predictor, rows: Iterable[Row]) -> Predictor:
-    """Return the predictor with the columns of the first of `rows` that can be read, where it names none yet.
+    """Return the predictor with what the first of `rows` that can be read decides for all, where it is not decided yet.
 
     A classifier from elsewhere does not say whether it reads one text or two: a column called text is one, and else a
-    known pair of columns is two.
+    known pair of columns is two. Where a record has one column, of whatever name, that is the text.
     """
-    objective = predictor.objective
-    if not isinstance(objective, Classification) or objective.text:
+    if predictor.alone is not None:
         return predictor
     row = next((row for row in rows if not row.error), None)
     if row is None:
         return predictor
+    objective = predictor.objective
+    if isinstance(objective, Classification) and not objective.text:
+        try:
+            found = classification.named_columns(objective, row)
+        except UserError:  # the record's one column, or an error that names the columns
+            found = None
+        if found is None or columns.has(row, "text"):
+            found = dataclasses.replace(objective, text="text")
+        objective = found
     try:
-        found = classification.named_columns(objective, row)
-    except UserError:  # the record's one column, or an error that names the columns
-        found = None
-    if found is None or columns.has(row, "text"):
-        found = dataclasses.replace(objective, text="text")
-    return predictor._replace(objective=found)
+        TASKS[type(objective)].example(objective, row, False)
+        alone = ""
+    except UserError:
+        alone = columns.alone(row)
+    return predictor._replace(objective=objective, alone=alone)
 
 
 def check_columns(predictor: Predictor, rows: Iterable[Row]) -> None:
@@ -124,6 +132,7 @@ def check_columns(predictor: Predictor, rows: Iterable[Row]) -> None:
     wrong = []
     for row in itertools.islice((row for row in rows if not row.error), TRIED):
         try:
+            row = columns.as_line(row, predictor.alone or "")
             TASKS[type(predictor.objective)].example(predictor.objective, row, False)
             return
         except UserError as error:
@@ -153,7 +162,8 @@ def chunks(predictor: Predictor, rows: Iterable[Row], decoding: Decoding = Decod
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, most)):
         predictor = settled(predictor, chunk)
-        found, wrong = answer(predictor, chunk, decoding)
+        read = [columns.as_line(row, predictor.alone or "") for row in chunk]
+        found, wrong = answer(predictor, read, decoding)
         told = found | {number: {"error": error} for number, error in wrong.items()}
         yield [{"line": row.number, **told[number]} for number, row in enumerate(chunk)]
 

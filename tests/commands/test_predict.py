@@ -83,6 +83,17 @@ def test_a_classifier_from_elsewhere_reads_the_columns_of_the_first_record(
     assert "probabilities" in lines(out)[1]
 
 
+def test_one_column_is_the_text_where_the_first_record_has_but_one(model, tmp_path, command):
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text('{"text": "good", "label": "bad"}\n{"label": "bad"}\n')
+    assert command("predict", model, path, "--out", out)[0] == 1
+    assert "probabilities" in lines(out)[0] and f"{path}:2: no column 'text', only 'label'" in lines(out)[1]["error"]
+    out.unlink()
+    path.write_text('{"note": "good"}\n{"note": "bad"}\n{"other": "bad"}\n{"note": 3}\n')
+    assert command("predict", model, path, "--out", out)[0] == 1
+    assert ["error" in answer for answer in lines(out)] == [False, False, True, True]
+
+
 def test_a_bad_record_is_told_with_its_line_and_the_rest_go_on(model, file, tmp_path, command):
     file.write_text('{"text": "good"}\n{"text": \n{"text": 3, "n": 1}\n{"text": "bad"}\n')
     status, out, err = command("predict", model, file, "--out", tmp_path / "out.jsonl")
@@ -90,6 +101,15 @@ def test_a_bad_record_is_told_with_its_line_and_the_rest_go_on(model, file, tmp_
     answers = lines(tmp_path / "out.jsonl")
     assert ["error" in answer for answer in answers] == [False, True, True, False]
     assert f"{file}:2: not a JSON object" in answers[1]["error"] and f"warning: {file}:3: column" in err
+
+
+@pytest.mark.parametrize(("name", "held"), [("in.jsonl", ""), ("in.csv", "text,label\n")])
+def test_a_file_without_a_record_is_told(name, held, model, tmp_path, command):
+    (tmp_path / name).write_text(held)
+    status, out, err = command("predict", model, tmp_path / name, "--out", tmp_path / "out.jsonl")
+    assert status == 0 and out == f"0 records -> {tmp_path / 'out.jsonl'}\n"
+    assert f"warning: {tmp_path / name} has no record: {tmp_path / 'out.jsonl'} is empty\n" in err
+    assert lines(tmp_path / "out.jsonl") == []
 
 
 def test_stopped_on_the_way_it_goes_on_to_the_same_file(model, file, tmp_path, command, monkeypatch):
@@ -165,6 +185,33 @@ def test_what_one_model_began_another_of_the_same_name_does_not_finish(model, fi
     assert status == 2 and "was begun with another parameters: remove it" in err and err.count("\n") == 1
 
 
+def test_one_predict_at_a_time_writes_a_file(model, file, tmp_path, command, monkeypatch):
+    out, real, second = tmp_path / "out.jsonl", room.encode_rows, []
+
+    def meanwhile(*arguments):
+        if not second:
+            second.append(0)
+            second[0] = command("predict", model, file, "--out", out)
+        return real(*arguments)
+
+    monkeypatch.setattr(room, "encode_rows", meanwhile)
+    assert command("predict", model, file, "--out", out)[0] == 0 and len(lines(out)) == 15
+    said = f"another predict is writing {out}.partial: wait for it, or choose another --out"
+    assert second == [(2, "", f"error: {said}\n")]
+    assert sorted(tmp_path.glob("out*")) == [out]
+
+
+def test_what_was_made_meanwhile_is_not_written_over(model, file, tmp_path, command, monkeypatch):
+    out, real = tmp_path / "out.jsonl", room.encode_rows
+    monkeypatch.setattr(room, "encode_rows", lambda *rest: out.write_text("mine") and real(*rest))
+    status, _, err = command("predict", model, file, "--out", out)
+    assert status == 2 and "is there already: remove it" in err and out.read_text() == "mine"
+    out.unlink()
+    monkeypatch.setattr(room, "encode_rows", real)
+    status, _, err = command("predict", model, file, "--out", out)
+    assert status == 0 and "going on after 15 records" in err and len(lines(out)) == 15
+
+
 def test_a_new_folder_is_made_and_what_is_not_ours_stays(model, file, tmp_path, command, monkeypatch):
     out = tmp_path / "new" / "sub" / "out.jsonl"
     partial, note = begun(model, file, out, command, monkeypatch)
@@ -185,6 +232,7 @@ def test_a_new_folder_is_made_and_what_is_not_ours_stays(model, file, tmp_path, 
         (["{model}"], "predict needs a model and a file first"),
         (["{model}", "{file}"], "--out is missing"),
         (["{model}", "none.jsonl", "--out", "x"], "none.jsonl: no such file"),
+        (["{model}", "{model}", "--out", "x"], "model is a folder: give one file"),
         (["{model}", "{file}", "--out", "{file}"], "is there already: remove it"),
         (["{file}", "{file}", "--out", "x"], "give an existing folder"),
         (["{model}", "{file}", "--out", "x", "--batch-size", "0"], "--batch-size is 0"),

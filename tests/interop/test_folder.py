@@ -220,6 +220,8 @@ def test_folders_that_are_not_there(tmp_path):
     for path in (tmp_path / "absent", "./absent", "a/b/c", ""):
         with pytest.raises(UserError, match="no folder"):
             locate(path)
+    with pytest.raises(UserError, match="no folder 'runs/few/seed=0' yet: train that run first, or correct the path"):
+        locate("runs/few/seed=0")
     with pytest.raises(UserError, match=r"config\.json is missing"):
         architecture(tmp_path)
     (tmp_path / "pytorch_model.bin").touch()
@@ -241,7 +243,7 @@ def test_hub_ids_come_from_the_cache_and_otherwise_say_what_to_do(tmp_path, monk
     words(snapshot, 40)  # only the tokenizer has been fetched yet
     start = time.perf_counter()
     for name in ("someone/model", "someone/else"):
-        with pytest.raises(UserError, match="the hub cannot be reached; give a local folder with config.json") as error:
+        with pytest.raises(UserError, match="the hub cannot be reached; give a run's folder, or a local folder") as error:
             research.load(name)
         assert "\n" not in str(error.value)
     assert time.perf_counter() - start < 5

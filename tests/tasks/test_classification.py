@@ -57,7 +57,7 @@ def test_columns_that_are_named_stay_and_may_be_nested():
         (Classification(text="t", label="l"), {"t": "", "l": 0.5}, "set objective.problem to regression"),
         (Classification(text="t", label="l"), {"t": "", "l": float("nan")}, "NaN"),
         (Classification("multi_label", "t", "", "l"), {"t": "", "l": "a"},
-         "column 'l' holds a str, not a list (CSV has none: give JSON lines or Parquet)"),
+         "column 'l' holds a str, not a list: give JSON lines or Parquet, for CSV has none"),
         (Classification("multi_label", "t", "", "l"), {"t": "", "l": [[]]}, "[] in column 'l' is not the name"),
         (Classification("multi_label", "t", "", "l"), {"t": "", "l": ["a", -1]}, "-1 in column 'l', beside labels"),
         (Classification("regression", "t", "", "l"), {"t": "", "l": "good"}, "'good' in column 'l' is not a number"),
@@ -245,13 +245,13 @@ def test_rows_that_cannot_be_encoded_are_said_and_the_others_are_there():
         Row("f:1", 1, {"text": "the cat"}),
         Row("f:2", 2, {}, "f:2: broken"),
         Row("f:3", 3, {"text": 5}),
-        Row("f:4", 4, {"body": "a dog"}),  # the one column there is
+        Row("f:4", 4, {"body": "a dog"}),
         Row("f:5", 5, {"about": "a dog", "other": ""}),
     ]
     table, wrong = encode_rows(objective, coder(), 16, rows)
     assert wrong == {
         1: "f:2: broken",
-        2: "f:3: column 'text' holds an int, not text: set objective.text",
+        2: "f:3: column 'text' holds an int, not text: mend or remove the record, or set objective.text before training",
         4: "f:5: no column 'text', only 'about', 'other': set objective.text before training, or rename one to 'text'",
     }
     assert sorted(table.arrays["example"][table.arrays["example"] >= 0]) == [0, 3]

@@ -38,8 +38,11 @@ def test_columns_are_guessed(objective, fields, expected):
 
 
 def test_columns_that_are_not_there_are_named():
-    with pytest.raises(UserError, match="no column is called target or alike, only 'translation.en', 'translation.de'"):
+    said = "translation.en, translation.de: say .* --objective.source translation.en --objective.target translation.de"
+    with pytest.raises(UserError, match=said):
         prompts.named_columns(Seq2Seq(), row(translation={"en": "", "de": ""}))
+    with pytest.raises(UserError, match="no column is called target or alike, only 'source', 'more': set objective"):
+        prompts.named_columns(Seq2Seq(), row(source="", more=""))
     objective = Seq2Seq(source="s", target="t", prompt="{source} {more}")
     with pytest.raises(UserError, match="f.jsonl:3: no column 'more', only 's', 't': set objective.prompt"):
         prompts.example(objective, row(s="", t=""), True)

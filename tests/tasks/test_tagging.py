@@ -122,7 +122,8 @@ def test_columns_and_their_mistakes():
         (["a"], ["S-X"], "tag 'S-X' begins with none of the prefixes of scheme bio: set objective.scheme to iobes"),
         (["a"], ["L-X"], "rename its prefix"),
         ("a b", ["O"], "2 words in column 'tokens', but 1 tags"),
-        (7, ["O"], "column 'tokens' holds an int, not a list: set objective.words"),
+        (["a", None], ["O", "O"], "null in column 'tokens' is not a word: mend or remove the record"),
+        (7, ["O"], "column 'tokens' holds an int, not a list: mend or remove the record, or set objective.words before"),
         (["a", "b"], [None, "O"], "None in column 'tags', beside labels that are told: mend or remove the record"),
         (["a", "b"], ["O", -100], "-100 in column 'tags', beside labels that are told"),
         ("a b", "O -1", "'-1' in column 'tags', beside labels that are told"),
@@ -174,7 +175,7 @@ def test_documents_read_in_part_are_not_scored_and_that_is_said():
 def test_plain_text_is_split_and_its_offsets_kept():
     text = "The cat, naïve\tsat."
     objective = Tagging("tokens", "tags", LABELS)
-    rows = [Row("f:1", 1, {"text": text}), Row("f:2", 2, {"line": ""}), Row("f:3", 3, {"tokens": ["a", "dog"]})]
+    rows = [Row("f:1", 1, {"text": text}), Row("f:2", 2, {"body": ""}), Row("f:3", 3, {"tokens": ["a", "dog"]})]
     rows += [Row("f:4", 4, {"tokens": "a dog", "text": "a cat"}), Row("f:5", 5, {"tokens": "a dog.", "id": 1})]
     table, wrong = encode_rows(objective, coder(), 24, rows)
     assert not wrong

@@ -17,6 +17,7 @@ from research.config import Mesh, to_json
 from research.report import logs
 from research.train import loop
 from research.train.checkpoint import Checkpoints
+from research.train.lock import alone
 from research.train.loop import status, train
 from research.train.restore import evaluate_run, load_run
 from research.train.session import open_session
@@ -99,6 +100,9 @@ def test_another_configuration_is_refused_with_the_difference(source, tmp_path):
     changed = dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, learning_rate=0.5), steps=3)
     with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.001 -> 0.5; steps: 2 -> 3.*--allow-changes"):
         train(changed, tmp_path / "run")
+    with alone(tmp_path / "run", "another train"), pytest.raises(UserError, match="another train is writing"):
+        train(changed, tmp_path / "run", allow_changes=True)
+    assert logs.read_run(tmp_path / "run")["configuration"] == to_json(run)
     assert train(changed, tmp_path / "run", allow_changes=True) == "done"
     assert [row["step"] for row in rows(tmp_path / "run") if row["kind"] == "train"] == [1, 2, 3]
     assert [row["kind"] for row in rows(tmp_path / "run")].count("end") == 1
