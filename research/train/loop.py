@@ -71,9 +71,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
             "the data, choose another --out, or go on with --allow-changes"
         )
     with contextlib.ExitStack() as opened:
-        if processes.first():
-            folder.mkdir(parents=True, exist_ok=True)
-            opened.enter_context(alone(folder, "another train"))
+        folder.mkdir(parents=True, exist_ok=True)
+        opened.enter_context(alone(folder, "another train"))
         log = opened.enter_context(metrics.Metrics(folder, session.run.tensorboard)) if processes.first() else None
         checkpoints = opened.enter_context(Checkpoints(folder / "checkpoints", session.run.keep))
         if resolved is None and checkpoints.exist():
