@@ -49,6 +49,13 @@ def test_fields_that_tell_nothing_more_are_left_out(tmp_path):
     assert grid.rows == ["arch.width", "data.length"]
 
 
+def test_a_counted_model_has_no_fields_of_training(tmp_path):
+    made.run(tmp_path / "a", optimizer__learning_rate=0.1)
+    made.run(tmp_path / "b", trained=False)
+    grid = arrange(loaded(*sorted(tmp_path.iterdir())), "test", rows=["learning_rate"])
+    assert list(grid.row_names.values()) == ["learning rate 0.1", "learning rate –"]
+
+
 def test_runs_of_one_name_are_told_by_their_paths(tmp_path):
     folders = [made.run(tmp_path / str(seed) / "run", seed=seed) for seed in (0, 1)]
     assert [run.id for run in loaded(*folders)] == list(map(str, folders))
