@@ -53,6 +53,11 @@ class Logged:
         return fields.leaves(self.resolved)
 
     @functools.cached_property
+    def given(self) -> dict[str, Any]:
+        """{dotted path: value} of the configuration as it was given, with what was left open."""
+        return fields.leaves(self.facts["configuration"])
+
+    @functools.cached_property
     def hash(self) -> str:
         """xxh3 of the resolved configuration as canonical JSON."""
         return digest(self.resolved)
