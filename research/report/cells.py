@@ -98,15 +98,14 @@ class Grid:
         return self._called(self.columns, self.column_keys)
 
     def _called(self, paths: list[str], keys: list[Key]) -> dict[Key, str]:
-        heads = fields.heads(paths)
-        values = self.names(paths, keys)
-        return {
-            each: ", ".join(
-                text if isinstance(value, str) else f"{head} {text}"
-                for head, text, value in zip(heads, values[each], each, strict=True)
-            )
-            for each in keys
-        }
+        heads, values = fields.heads(paths), self.names(paths, keys)
+
+        def called(each: Key) -> str:
+            parts = list(zip(heads, values[each], each, strict=True))
+            parts = [part for part in parts if part[1] != fields.ABSENT] or parts
+            return ", ".join(text if isinstance(value, str) and value else f"{head} {text}" for head, text, value in parts)
+
+        return {each: called(each) for each in keys}
 
 
 def key(run: Logged, paths: Sequence[str]) -> Key:

@@ -56,8 +56,9 @@ def drawn(path: pathlib.Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def plain(text: str, longest: int = 28) -> str:
-    """Return a name as figures show it: without formulas in it, cut where it is longer than a column has room for."""
-    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    """Return a name as figures show it: without formulas, its middle left out where a column has no room for it."""
+    if len(text) > longest:
+        text = f"{text[: longest // 2]}…{text[len(text) - (longest - 1) // 2 :]}"
     return text.replace("$", r"\$")
 
 
@@ -71,10 +72,11 @@ def legend(figure: Figure, axes: Sequence[Axes]) -> None:
     found = {}
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
+            found.setdefault((name, handle.get_color(), handle.get_marker()), handle)  # cut names may be alike
     if found:
         options = {"loc": "outside lower center", "frameon": False, "handlelength": 2.6, "columnspacing": 1.2}
-        figure.legend(found.values(), found.keys(), ncols=_abreast(list(found)), **options)
+        names = [name for name, *_ in found]
+        figure.legend(found.values(), names, ncols=_abreast(names), **options)
 
 
 def _abreast(names: Sequence[str]) -> int:

@@ -59,9 +59,10 @@ def differing(runs: Sequence[Logged]) -> list[str]:
 def telling(runs: Sequence[Logged]) -> list[str]:
     """Return fields that tell `runs` apart as well as all that differ do, each telling more than those before it.
 
-    So runs of several experiments are told by `name` alone, and those of a sweep by what was swept.
+    So runs of several experiments are told by `name` alone, and those of a sweep by what was swept. What a run was not
+    given but found, the columns and labels of its data or the tokenizer of what it starts from, comes last: it follows.
     """
-    differ = differing(runs)
+    differ = sorted(differing(runs), key=lambda path: any(run.given.get(path) != run.fields.get(path) for run in runs))
     full = len({_key(run, differ) for run in runs})
     chosen: list[str] = []
     apart = 1

@@ -63,7 +63,7 @@ def _samples(grid: Grid) -> str:
     for row in grid.row_keys:
         for count in {run.fields.get("evaluate_rows") or 0 for run in grid.runs if grid.place(run)[0] == row} - {0}:
             found.setdefault(count, []).append(grid.row_names[row])
-    said = [f"{', '.join(names)} on {count:,} rows of it" for count, names in found.items()]
+    said = [f"{' and '.join(names)} on {count:,} rows of it" for count, names in found.items()]
     return f" ({'; '.join(said)})" if said else ""
 
 

@@ -27,7 +27,8 @@ th.words, td.words { text-align: left; } th.over { text-align: center; border-bo
 thead tr:last-child th { border-bottom: 1px solid var(--rule); }
 td { text-align: right; padding: .22rem .7rem; vertical-align: top; white-space: nowrap; }
 tbody tr:nth-child(5n) td { border-bottom: 1px solid var(--hair); } tbody tr:last-child td { border-bottom: 0; }
-td.long { white-space: normal; overflow-wrap: break-word; }
+td.words { white-space: normal; min-width: 4.5rem; }
+td.long { min-width: 0; overflow-wrap: break-word; }
 .pad { visibility: hidden; }
 table.small { font-size: .82rem; } u { text-underline-offset: .2em; } sup { font-size: .7em; line-height: 0; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(25rem, 100%), 1fr)); gap: 1.25rem;

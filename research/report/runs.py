@@ -16,6 +16,7 @@ from research.types import UserError
 LOWER = (  # best where lowest; every other score is best where highest
     "loss", "perplexity", "bits_per_byte", "mean_squared_error", "mean_absolute_error", "ece", "wer", "cer", "ter",
 )  # fmt: skip
+OF_TRAINING = ("optimizer.", "schedule.")
 NO_SCORES = (
     "step", "rows", "scored", "examples", "documents", "words", "support", "seconds", "elapsed", "tokens", "seed",
     "unigram_loss", "majority", "limit",
@@ -49,8 +50,14 @@ class Logged:
 
     @functools.cached_property
     def fields(self) -> dict[str, Any]:
-        """{dotted path: value} of the configuration."""
-        return fields.leaves(self.resolved)
+        """{dotted path: value} of the configuration, without what training would have used of a model that had none."""
+        found, last = fields.leaves(self.resolved), (self.end or {}).get("step")
+        return {path: value for path, value in found.items() if last != 0 or not path.startswith(OF_TRAINING)}
+
+    @functools.cached_property
+    def given(self) -> dict[str, Any]:
+        """{dotted path: value} of the configuration as it was given, with what was left open."""
+        return fields.leaves(self.facts["configuration"])
 
     @functools.cached_property
     def hash(self) -> str:

@@ -41,12 +41,35 @@ def test_a_sweep_is_told_by_what_was_swept_in_the_order_of_its_size(tmp_path):
     assert fields.heads(grid.rows) == ["learning rate"] and grid.row_names[(0.1,)] == "learning rate 0.1"
 
 
+def test_what_a_run_found_tells_it_apart_last(tmp_path):
+    def run(name, labels, path="", tokenizer="/tokenizers/bert", **given):
+        folder = made.run(tmp_path / name, **given, arch__labels=0, objective__label="", data__tokenizer__path=path)
+        found = {"labels": labels, "label": f"column {labels}"}
+        made.change(
+            folder, "run.json", resolved__arch__labels=labels, resolved__objective=found,
+            resolved__data__tokenizer__path=path or tokenizer,
+        )  # fmt: skip
+        return folder
+
+    data = [run(f"of-{n}", n, data__sources__0__path=f"/data/{n}") for n in (1, 2, 4)]
+    assert arrange(loaded(*data), "test").rows == ["data.sources.0.path"]
+    starts = [run("scratch", 2, "/tokenizers/bert"), run("tuned", 2, tokenizer="runs/mlm/tokenizer", init__path="runs/mlm")]
+    assert arrange(loaded(*starts), "test").rows == ["init.path"]
+
+
 def test_fields_that_tell_nothing_more_are_left_out(tmp_path):
     made.run(tmp_path / "a", arch__width=1, arch__layers=10)
     made.run(tmp_path / "b", arch__width=2, arch__layers=20)
     made.run(tmp_path / "c", arch__width=2, arch__layers=20, data__length=70)
     grid = arrange(loaded(*sorted(tmp_path.iterdir())), "test")
     assert grid.rows == ["arch.width", "data.length"]
+
+
+def test_a_counted_model_has_no_fields_of_training(tmp_path):
+    made.run(tmp_path / "a", optimizer__learning_rate=0.1)
+    made.run(tmp_path / "b", trained=False)
+    grid = arrange(loaded(*sorted(tmp_path.iterdir())), "test", rows=["learning_rate"])
+    assert list(grid.row_names.values()) == ["learning rate 0.1", "learning rate –"]
 
 
 def test_runs_of_one_name_are_told_by_their_paths(tmp_path):

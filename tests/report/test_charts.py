@@ -90,4 +90,4 @@ def test_ticks_and_names_are_readable():
     assert [readable(v) for v in (0.5, 20_000, 4e6, 1.5e6, 1e15, 3e13)] == [
         "0.5", "20,000", "4 M", "1.5 M", "$10^{15}$", r"$3\times10^{13}$"
     ]  # fmt: skip
-    assert plain("x" * 40) == "x" * 27 + "…"
+    assert plain("a" * 20 + "b" * 20) == "a" * 14 + "…" + "b" * 13 and len(plain("x" * 40, 9)) == 9
