@@ -33,21 +33,23 @@ def pictures(grid: Grid, score: str, against: str) -> list[Picture]:
 
         return Picture(f"{kind}-{re.sub(r'[^A-Za-z0-9_.]', '_', score)}", f"{called} {caption}", to if panels else None, reason)
 
-    spread = "lines: standard deviation over seeds" if grid.interval == "sd" else "lines: 95 % bootstrap intervals"
+    spread = "; lines: standard deviation over seeds" if grid.interval == "sd" else "; lines: 95 % bootstrap intervals"
+    spread = spread if any(cell.low is not None for cell in grid.cells.values() if cell.score == score) else ""
     on = f"on the {grid.split} split"
     over = f"on the validation split{_samples(grid)}, against {curves.AGAINST[against]}"
-    over += "; bands: standard deviation over seeds"
-    over += _level([band.counted for panel in bands.values() for band in panel.values()], "models that no updates made")
+    drawn = [band for panel in bands.values() for band in panel.values()]
+    over += "; bands: standard deviation over seeds" if any(band.spread.any() for band in drawn) else ""
+    over += _level([band.counted for band in drawn], "models that no updates made")
     size, compute = (_points(grid, score, cost) for cost in ("parameters", "flops"))
     free = [_level([each.x is None for panel in found.values() for each in panel], f"models without recorded {what}")
             for found, what in ((size, "parameters"), (compute, "training FLOPs"))]  # fmt: skip
     found = [
         picture("curves", over, bands, why, curves.learning_curves, against, order, crop),
-        picture("bars", f"{on}; {spread}", _bars(grid, score), f"no run has {score} of its {grid.split} split",
+        picture("bars", f"{on}{spread}", _bars(grid, score), f"no run has {score} of its {grid.split} split",
                 charts.bars, tables.decimals(grid, score)),
-        picture("size", f"{on}, against parameters; {spread}{free[0]}", size,
+        picture("size", f"{on}, against parameters{spread}{free[0]}", size,
                 "no scored run has its parameters in run.json", charts.scatter, "parameters", order),
-        picture("compute", f"{on}, against training FLOPs; {spread}{free[1]}", compute,
+        picture("compute", f"{on}, against training FLOPs{spread}{free[1]}", compute,
                 "no scored run has flops_per_step in run.json", charts.scatter, "training FLOPs", order),
     ]  # fmt: skip
     return found if found[1].draw else found[:2]  # without a score it is said once
@@ -92,6 +94,8 @@ def _curves(grid: Grid, score: str, against: str) -> tuple[dict[str, dict[str, c
         runs = [run for row in bands for run in grid.cells[row, column, score].runs]
         if why := comparable.apart(runs, score):
             reason = f"not comparable: {why}"
+        elif bands and all(band.counted for band in bands.values()):
+            reason = "no updates made any of the models"
         elif bands:
             found[grid.column_names[column]] = {names[row]: each for row, each in bands.items()}
     return found, reason

@@ -96,8 +96,7 @@ def results(grid: Grid, comparisons: Sequence[Comparison], known: Mapping[str, d
     beside = {at for at in wide if any(published_of(grid.cells[row, *at], known) for row in grid.row_keys)}
     for row in grid.row_keys:
         cells = [grid.cells[row, *at] for at in wide]
-        absent = {fields.ABSENT: notes.letter(NO_FIELD)} if fields.ABSENT in row_names[row] else {}
-        line = [Text(value, absent.get(value, "")) for value in row_names[row]]
+        line = [Text(value, notes.letter(NO_FIELD) if value == fields.ABSENT else "") for value in row_names[row]]
         marked = marks(any(cell.dirty for cell in cells), any(cell.unversioned for cell in cells))
         line[0] = line[0]._replace(notes=",".join(filter(None, (line[0].notes, marked))))
         runs = max(cell.n for cell in cells)
@@ -105,7 +104,8 @@ def results(grid: Grid, comparisons: Sequence[Comparison], known: Mapping[str, d
         for at, cell in zip(wide, cells, strict=True):
             line.append(score_text(cell, places[cell.score], grid.interval, notes, runs))
             if at in beside:
-                line.append(_figures(published_of(cell, known), notes))
+                absent = "no published figure is recorded" if cell.runs else cell.reasons[0]
+                line.append(_figures(published_of(cell, known), absent, notes))
         for cost in cost_columns:
             text, reason = cost.text(grid.of_row(row))
             line.append(Text(text, notes.letter(reason) if reason else ""))
@@ -133,9 +133,9 @@ def published_of(cell: Cell, known: Mapping[str, dict[str, list[Published]]]) ->
     return next((figures[name] for run in cell.runs if (name := run.fields.get("name")) in figures), [])
 
 
-def _figures(figures: Sequence[Published], notes: Notes) -> Text:
+def _figures(figures: Sequence[Published], absent: str, notes: Notes) -> Text:
     if not figures:
-        return Text(fields.ABSENT, notes.letter("no published figure is recorded"))
+        return Text(fields.ABSENT, notes.letter(absent))
     letters = (notes.letter(f"published: {figure.source}") for figure in figures)
     return Text(" / ".join(f"{figure.value:,g}" for figure in figures), ",".join(letters))
 

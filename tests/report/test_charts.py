@@ -42,6 +42,9 @@ def test_captions_say_what_lines_and_bands_are_and_what_was_sampled(tmp_path):
         "bands: standard deviation over seeds; level: models that no updates made"
     )
     assert captions[1] == "perplexity on the test split; lines: standard deviation over seeds"
+    assert "seeds" not in gallery.pictures(arrange(found[:1], "test"), "perplexity", "steps")[1].caption
+    [curves_of_counted, *_] = gallery.pictures(arrange(found[:2], "test"), "perplexity", "steps")
+    assert [run.id for run in found[:2]] == ["kn3-ptb-0", "kn5-ptb-0"] and curves_of_counted.draw is None
     assert captions[3].endswith("seeds; level: models without recorded training FLOPs") and "level" not in captions[2]
 
 

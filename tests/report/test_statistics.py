@@ -15,6 +15,7 @@ APART = st.lists(st.integers(-50, 50), min_size=2, max_size=9)
 
 
 @settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(APART)
 def test_all_swaps_give_the_p_of_scipy(apart):
     apart = np.array(apart, np.float64)
@@ -98,6 +99,7 @@ def test_effect_is_the_t_statistic_over_root_n():
     assert cohens_d(apart) == pytest.approx(stats.ttest_1samp(apart, 0).statistic / np.sqrt(30))
 
 
+@settings(deadline=None)
 @given(PS)
 def test_holm_keeps_order_and_lies_between_nothing_and_bonferroni(ps):
     found = holm(ps)

@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.report import costs, latex, markdown, page, provenance, runs, significance, spreadsheet, tables
@@ -198,6 +198,7 @@ def test_latex_escapes_everything():
     assert latex.escape("[x] * ‡") == r"{[}x{]} {*} $^\ddagger$"  # a row that began with [ or * would be an argument
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_latex_of_any_text_is_balanced_and_plain(text):
     found = latex.escape(text)
@@ -208,6 +209,7 @@ def test_latex_of_any_text_is_balanced_and_plain(text):
     assert not re.search(r"(?<!\\)_", found) and "\n" not in found
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_markdown_of_any_text_stays_in_its_cell(text):
     found = markdown.escape(text)
