@@ -15,7 +15,6 @@ APART = st.lists(st.integers(-50, 50), min_size=2, max_size=9)
 
 
 @settings(max_examples=40, deadline=None)
-@settings(deadline=None)
 @given(APART)
 def test_all_swaps_give_the_p_of_scipy(apart):
     apart = np.array(apart, np.float64)
