@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from research.commands import overrides
-from research.commands.arguments import take
+from research.commands.arguments import prefixed, take
 from research.commands.main import COMMANDS
 from research.config import check, load_experiment
 from tests.test_experiments import FILES, local  # noqa: F401 (a fixture)
@@ -29,7 +29,7 @@ def test_what_it_trains_could_start(command, local, monkeypatch, tmp_path):  # n
     (tmp_path / "reviews.csv").touch()
     run = load_experiment(str(ROOT / file))
     if "--help" not in rest:
-        check(overrides.parse(run, take(rest, "--out")[1]))
+        check(overrides.parse(run, prefixed("--processes.", take(rest, "--out")[1])[1]))
 
 
 def test_fields_of_runs_are_there(local):  # noqa: F811

@@ -207,8 +207,7 @@ def _steps(
         found = jax.device_get(found)
         if not found["finite"]:
             checkpoints.wait()  # here in every process: a save that all write is not to end with one of them
-            message = processes.agreed("diverged", lambda: _not_finite(session, step, found, checkpoints))
-            processes.fail_together(Diverged(message))
+            processes.fail_together(Diverged(_not_finite(session, step, found, checkpoints)))
         return found
 
     with Progress(run.steps, "step", run.name) as progress, _interruptible() as interrupted:

@@ -161,7 +161,7 @@ class Watch:
         else:
             said, status = f"{type(error).__name__}: {error}".splitlines()[0], 1
             traceback.print_exception(error, file=sys.__stderr__)
-        if self.place.index and self.known == said:
+        if self.place.index and self.known is not None:
             time.sleep(self.heartbeat)  # the verdict of process 0 ends this one before
         self._publish(said, f"process {self.place.index} ({socket.gethostname()}) ended: {said}", status)
         self._end(said, status)

@@ -2,7 +2,7 @@
 
 Process 0 alone writes and prints; the others do the same computations and are silent but for errors. What only process
 0 can know (a file, a clock, a signal) it tells through JAX's coordination service. In one process all of this is
-nothing: `agreed` calls its function, `meet` returns.
+nothing: `agreed` calls its function.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def agreed(name: str, make: Callable[[], Value]) -> Value:
     return json.loads(_get(key))
 
 
-def meet(name: str) -> None:
-    """Return once every process has called this."""
+def gathered(name: str, make: Callable[[], Value]) -> list[Value]:
+    """Return what `make` returns in each process, in all of them, once all have called this."""
     if jax.process_count() == 1:
-        return
+        return [make()]
     key = _key(name)
-    client().key_value_set(f"{key}/{jax.process_index()}", "")
-    agreed(name, lambda: [_get(f"{key}/{index}") for index in range(jax.process_count())])
+    client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(make()))
+    return agreed(name, lambda: [json.loads(_get(f"{key}/{index}")) for index in range(jax.process_count())])
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def check_shared(folder: pathlib.Path) -> None:
     """Refuse an output folder that lies on another disk in another process: checkpoints are written by all into one.
 
     Raises:
-        UserError: A file that process 0 makes there is not seen here.
+        UserError: A file that process 0 makes there is not seen in a process.
     """
     if jax.process_count() == 1:
         return
@@ -88,12 +88,17 @@ def check_shared(folder: pathlib.Path) -> None:
             there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
             return os.path.relpath(stack.enter_context(tempfile.NamedTemporaryFile(dir=there, prefix=".seen-by-all-")).name)
 
-        name, deadline = pathlib.Path(agreed("folder", make)), time.monotonic() + 30  # NFS may remember that long
-        while not name.exists():
-            if time.monotonic() > deadline:
-                raise UserError(f"--out {folder} is not the folder of process 0: give one that all hosts share")
-            time.sleep(0.2)
-        meet("folder")
+        def seen() -> bool:
+            deadline = time.monotonic() + 30  # NFS may remember for so long what there was
+            while not name.exists() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            return name.exists()
+
+        name = pathlib.Path(agreed("folder", make))
+        blind = [str(index) for index, sees in enumerate(gathered("folder", seen)) if not sees]
+    if blind:
+        what = f"--out {folder} in process {', '.join(blind)} is not the folder of process 0"
+        fail_together(UserError(f"{what}: give one that all hosts share"))
 
 
 class Stop:
@@ -126,10 +131,10 @@ class Stop:
 
 
 def fail_together(error: UserError) -> NoReturn:
-    """Raise `error`, which every process has found at the same step; process 0 alone tells of it."""
+    """Raise `error`, which every process has found at the same step; process 0 alone tells of it, in its words."""
     if _watch:
-        _watch.known = str(error)
-        meet("error")
+        _watch.known = agreed("error", lambda: str(error))
+        gathered("error", lambda: None)
     raise error
 
 
@@ -195,7 +200,7 @@ def joined(processes: Processes) -> Iterator[None]:
     try:
         with _silence(place.index > 0):
             yield
-            meet("end")
+            gathered("end", lambda: None)
     except BaseException as error:
         _watch.fail(error)
     _watch.over.set()
