@@ -61,8 +61,8 @@ def test_an_experiment_survives_json(file, local):
 @names(FILES)
 def test_the_docstring_says_how_it_is_run_and_where_it_comes_from(file):
     text = ast.get_docstring(ast.parse(file.read_text()))
-    command = re.search(r"^Command: .*python -m research train (\S+)$", text, re.MULTILINE)
-    assert command and command[1] == f"experiments/{file.name}"
+    commands = re.search(r"^Command: .*?(?=^[A-Z]\w+: )", text, re.MULTILINE | re.DOTALL)  # first those that it builds on
+    assert commands and f"experiments/{file.name}" in re.findall(r"python -m research train (\S+)$", commands[0], re.MULTILINE)
     assert "Source:" in text
 
 

@@ -48,7 +48,8 @@ def train(run: Run, folder: pathlib.Path, *, allow_changes: bool = False) -> Lit
         Diverged: A loss is not finite: stopped before the update that it would have made is applied or saved.
     """
     heap.share()
-    if changed := differences(from_json(processes.agreed("configuration", lambda: to_json(run))), run):
+    configuration = processes.agreed("configuration", lambda: to_json(run))
+    if not processes.first() and (changed := differences(from_json(configuration), run)):
         raise UserError(f"process 0 was given another configuration ({'; '.join(changed)}): give all processes the same")
     processes.check_shared(folder)
     resolved, old_fingerprint, done = processes.agreed("recorded", lambda: _recorded(run, folder, allow_changes))

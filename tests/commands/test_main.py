@@ -36,7 +36,7 @@ def test_no_command_shows_the_help_and_fails(capsys):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("trian", "did you mean train?"), ("evalute", "did you mean evaluate?"), ("zzz", "commands are train, sweep,")],
+    [("trian", "did you mean train?"), ("evalute", "did you mean evaluate?"), ("zzz", "commands are train, plan,")],
 )
 def test_unknown_commands_name_the_nearest(name, hint, capsys):
     assert door.main([name]) == 2
