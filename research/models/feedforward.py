@@ -12,13 +12,13 @@ from research.models.ladder import FeedForward
 from research.models.layers import Dense, Dtype, Embedding
 from research.models.recurrent import Output
 
-Carry = dict[str, jax.Array]
-"""The last words read, `tokens` int32[B, context - 1]: what a row needs of the row before it."""
+Carry = dict[str, jax.Array] | tuple[()]
+"""The last words read, `tokens` int32[B, context - 1]: what a row needs of the row before it; () of a context of one."""
 
 
 def start(arch: FeedForward, rows: int) -> Carry:
     """Return the carry of `rows` rows that nothing came before: id 0 stands for no word."""
-    return {"tokens": jnp.zeros((rows, arch.context - 1), jnp.int32)}
+    return {"tokens": jnp.zeros((rows, arch.context - 1), jnp.int32)} if arch.context > 1 else ()  # Orbax saves none of 0
 
 
 class FeedForwardModel(nn.Module):
@@ -53,10 +53,10 @@ class FeedForwardModel(nn.Module):
         """
         length, context = tokens.shape[1], self.arch.context
         tokens = tokens if valid is None else jnp.where(valid, tokens, 0)
-        whole = jnp.concatenate([carry["tokens"], tokens], axis=1)
+        whole = jnp.concatenate([carry["tokens"], tokens], axis=1) if carry else tokens
         words = self.tokens(whole)
         beside = jnp.concatenate([words[:, i : i + length] for i in range(context)], axis=-1)
-        return self.head(self.decoder(beside, deterministic)), {"tokens": whole[:, length:]}
+        return self.head(self.decoder(beside, deterministic)), {"tokens": whole[:, length:]} if carry else ()
 
     def extend(self, tokens: jax.Array, valid: jax.Array, cache: Carried, **_: None) -> tuple[jax.Array, Carried]:
         """Return the state [B, D] of the last of `tokens` and the memory with them; see `cache.read_on`."""
