@@ -168,7 +168,7 @@ def work(name: str) -> int:
     return flops.per_step(*traced(name))
 
 
-def paper(name: str, sizes: Sizes, width: int = 4) -> dict[str, float]:
+def paper(name: str, sizes: Sizes, width: int = 4, layers: int = 0) -> dict[str, float]:
     """Return the bytes that a device sends along each axis of the mesh in an update, by arithmetic.
 
     Parameters and their gradients are float32, states are `width` bytes an element. A sum of N bytes over n devices
@@ -181,7 +181,7 @@ def paper(name: str, sizes: Sizes, width: int = 4) -> dict[str, float]:
     from research.models.paths import flatten
     from research.train import sharding
 
-    run = published(name)
+    run = published(name, layers=layers)
     arch, lengths = run.arch, run.objective.lengths(run.data.length)
     part = {axis: (size - 1) / size for axis, size in sizes.items()}
     sent = dict.fromkeys(sizes, 0.0)

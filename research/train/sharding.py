@@ -115,8 +115,7 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 def shardings(tree: Any, mesh: jax.sharding.Mesh, arch: Any = None) -> Any:
     """Return the NamedSharding of every leaf of `tree` (arrays or shapes), by path; see `spec`."""
-    sizes = mesh.shape
-    return paths.map_named(lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, sizes, arch)), tree)
+    return paths.map_named(lambda path, leaf: NamedSharding(mesh, spec(path, leaf.shape, mesh.shape, arch)), tree)
 
 
 def placed(shapes: Any, mesh: jax.sharding.Mesh, arch: Any = None) -> tuple[Any, Any]:
@@ -130,7 +129,7 @@ def gathered(params: Any, mesh: jax.sharding.Mesh, arch: Any = None) -> Any:
 
     Left to itself, XLA contracts over the sharded width and lets every fsdp device compute the whole batch. With this
     the weights are gathered where they are used, and their gradients scattered, which is what fsdp means (Rajbhandari
-    et al., 2020, stage 3).
+    et al., 2020, stage 3, who gather once more for the backward pass; here what was gathered is kept for it).
     """
     if mesh.shape["fsdp"] == 1:
         return params
