@@ -9,11 +9,13 @@ Source:   Lewis et al. (2020), "BART: Denoising Sequence-to-Sequence Pre-trainin
           Translation, and Comprehension", section 5.1: 8,000 sequences a batch, 500,000 steps, RoBERTa's text, GPT-2's
           byte-level BPE; text infilling of 30 % of the tokens by spans whose lengths are Poisson(3) (section 2.2), and
           all sentences permuted; no dropout in the last tenth of the steps. It gives these for BART-large, and 6 + 6
-          blocks of width 768 as the base model (section 4.1). The rates of dropout are those of the released
-          facebook/bart-base (config.json): 0.1 throughout.
+          blocks of width 768 as the base model (sections 2.1 and 4), which its comparisons train for a million steps on
+          books and Wikipedia (4.1). The rates of dropout are those of the released facebook/bart-base (config.json):
+          0.1 throughout.
 Differs:  the optimizer and the length of rows are not published: RoBERTa-base's (Liu et al., 2019, table 9), as the
           paper took its batch and its steps "following" RoBERTa; how the released base model was trained is not
-          published either; text as in `roberta_base.py`; rows are packed full, and a document goes on in the next row;
+          published either (facebookresearch/fairseq, issues 1899 and 2303, ask in vain); text as in `roberta_base.py`;
+          rows are packed full, and a document goes on in the next row;
           attention and permutation stay within a document; the logits' bias is trained; products in bfloat16, where
           theirs were in float16.
 """

@@ -8,7 +8,8 @@ Result:   on two cores of an AMD EPYC, three rounds: mlm 7,249 tokens/s, 2.57 ti
 Work:     16 rows of 256 tokens; 4 blocks (T5 4 + 4) of width 256, 4 heads, vocabulary 8,192. A step is the one that
           `research train` does: rows looked up, fresh corruption, forward, backward with dropout 0.1, clipping, AdamW.
           mlm scores 15 % of the positions, clm each, seq2seq 64 of a target for 256 of a source. A token is one that
-          the encoder reads, or the decoder where there is no encoder.
+          the encoder reads, or the decoder where there is no encoder. `memory` is the device's peak in these steps, of
+          an objective that takes more than those before it in the same process; CPUs do not tell.
 Peers:    torch and torch-compile are transformers' own models of the same activation and number of parameters, in a
           process of their own (experiments/bench_torch.py). Rounds alternate; `ratio` is that of the median seconds.
 Limit:    FLOPs are counted from the step's graph (research/train/flops.py); the roof is the fastest of a few matrix
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from research.train.step import Trainer
 
 DTYPES = ("float32", "bfloat16")
+ROOF, OURS = "roof", "tercet"  # whose turns they are, beside the peers'
 WARM_UP = 2  # updates, of which the first compiles
 
 
@@ -52,8 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that peers are ended, too
     rows = []
     try:
-        for named in options.peer:
-            peer.check(named)
+        check_peers(options.peer)
         for objective in [options.objective] if options.objective else list(FAMILIES):
             row = measure(work_of(options, objective), options.peer, options.rounds, options.steps)
             print(json.dumps(row), flush=True)
@@ -87,6 +88,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     for name in ("batch", "length", "vocabulary", "width", "layers", "heads"):
         parser.add_argument(f"--{name}", type=positive, default=getattr(plain, name), help=f"{getattr(plain, name):,}")
     parser.add_argument("--targets", type=positive, default=0, help="of a row of seq2seq; a quarter of --length")
+    parser.add_argument("--dropout", type=float, default=plain.dropout, help=f"{plain.dropout}, on all sides")
     parser.add_argument("--dtype", choices=DTYPES, default=plain.dtype, help="of products, on all sides")
     parser.add_argument("--remat", action="store_true", help="compute blocks again in the backward pass, on all sides")
 
@@ -102,6 +104,19 @@ def work_of(options: argparse.Namespace, objective: str) -> Work:
     """Return the work that the options name."""
     fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(Work)}
     return Work(**{**fields, "objective": objective})
+
+
+def check_peers(peers: list[str]) -> None:
+    """Refuse peers that cannot be there, or cannot be told apart.
+
+    Raises:
+        UserError: As `peer.check`; or two have one name, or one has a name of ours.
+    """
+    names = [named.partition("=")[0] for named in peers]
+    for named, name in zip(peers, names, strict=True):
+        peer.check(named)
+        if name in (ROOF, OURS) or names.count(name) > 1:
+            raise UserError(f"--peer: {name} is the name of another: give NAME=COMMAND with a name of its own")
 
 
 def settle(work: Work) -> None:
@@ -134,6 +149,14 @@ class Ours(NamedTuple):
     targets: int  # scored in a step
     flops: int  # of a step
     steps: Callable[[int], list[float]]  # number of updates -> the seconds of each
+    memory: int = 0  # bytes of the device at the peak of a step; 0: it does not tell, or took as much before
+
+
+def peak_memory() -> int:
+    """Return the bytes that the device held at most since the process began, 0 where it does not tell."""
+    import jax
+
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
 def ours(work: Work) -> Ours:
@@ -143,6 +166,7 @@ def ours(work: Work) -> Ours:
     from research.train import flops
 
     settle(work)
+    before = peak_memory()
     run, made = trainer_of(work)
     rows = rows_of(work, run)
     state = made.initialize()
@@ -161,9 +185,11 @@ def ours(work: Work) -> Ours:
 
     operations = flops.per_step(made, rows.batch(0))
     steps(WARM_UP)
+    peak = peak_memory()  # before the roof's matrices are there
     parameters = sum(leaf.size for leaf in jax.tree.leaves(made.parameters))
     scored = work.batch * run.objective.lengths(run.data.length).scored
-    return Ours(jax.devices()[0].device_kind, parameters, scored, operations, steps)
+    memory = peak if peak > before else 0
+    return Ours(jax.devices()[0].device_kind, parameters, scored, operations, steps, memory)
 
 
 def measure(work: Work, peers: list[str], rounds: int, steps: int) -> dict[str, Any]:
@@ -175,7 +201,7 @@ def measure(work: Work, peers: list[str], rounds: int, steps: int) -> dict[str, 
     from experiments.roof import roof, shapes
     from research.train.progress import Progress
 
-    names = ["roof", "tercet", *(named.partition("=")[0] for named in peers)]
+    names = [ROOF, OURS, *(named.partition("=")[0] for named in peers)]
     with contextlib.ExitStack() as stack, Progress(rounds * len(names), "turn", work.objective) as progress:
         progress.note(f"{work.objective}: compiling")
         mine = ours(work)
@@ -187,18 +213,15 @@ def measure(work: Work, peers: list[str], rounds: int, steps: int) -> dict[str, 
         for named in peers:
             progress.note(f"{work.objective}: starting {named.partition('=')[0]}")
             sides[named.partition("=")[0]] = stack.enter_context(peer.peer(named, work, device))
-        programs = {"tercet": mine.steps} | {name: side.steps for name, side in sides.items()}
-        taken = {"roof": roof(shapes(work, platform != "cpu"), work.dtype)}
+        programs = {OURS: mine.steps} | {name: side.steps for name, side in sides.items()}
+        taken = {ROOF: roof(shapes(work, platform != "cpu"), work.dtype)}
         taken |= {name: lambda program=program: program(steps) for name, program in programs.items()}
         found = turns.alternate(taken, rounds, progress.update)
-        memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    rate = max(found.pop("roof"))  # other programs can only lower it: of a median the fraction would be flattered
-    row = {**shape_of(work, mine), **against_roof(work, mine, [s for turn in found["tercet"] for s in turn], rate)}
-    if memory:
-        row["memory"] = memory
+    rate = max(found.pop(ROOF))  # other programs can only lower it: of a median the fraction would be flattered
+    row = {**shape_of(work, mine), **against_roof(work, mine, [s for turn in found[OURS] for s in turn], rate)}
     if sides:
         row["peers"] = {
-            name: {**sides[name].about, **against(work, mine, sides[name].about, found["tercet"], found[name])}
+            name: {**sides[name].about, **against(work, mine, sides[name].about, found[OURS], found[name])}
             for name in sides
         }
     return row
@@ -206,9 +229,10 @@ def measure(work: Work, peers: list[str], rounds: int, steps: int) -> dict[str, 
 
 def shape_of(work: Work, mine: Ours) -> dict[str, Any]:
     """Return what was done, and on what."""
-    names = ("objective", "batch", "length", "vocabulary", "width", "layers", "heads", "dtype", "remat")
+    names = ("objective", "batch", "length", "vocabulary", "width", "layers", "heads", "dropout", "dtype", "remat")
     row = {name: getattr(work, name) for name in names}
-    return row | {"targets": mine.targets, "parameters": mine.parameters, "device": mine.device}
+    row |= {"targets": mine.targets, "parameters": mine.parameters, "device": mine.device}
+    return row | ({"memory": mine.memory} if mine.memory else {})
 
 
 def against_roof(work: Work, mine: Ours, seconds: list[float], rate: float) -> dict[str, Any]:

@@ -72,12 +72,14 @@ def main() -> None:
 def real_run(work: Work, steps: int):
     """Return the run of `work` that reads pydocs, logs and saves."""
     from experiments.pydocs import data
+    from research.config import Mesh
     from research.data.tokenizer import Tokenizer
 
     run = run_of(work)
     return dataclasses.replace(
         run,
         data=data(length=run.data.length, tokenizer=Tokenizer(kind="bpe", size=work.vocabulary)),
+        mesh=Mesh(data=1),  # one device, as experiments/bench.py
         steps=steps,
         log_every=LOGGED,
         save_every=SAVED,

@@ -34,6 +34,8 @@ def model_of(work: Work) -> transformers.PreTrainedModel:
             num_attention_heads=work.heads,
             intermediate_size=4 * work.width,
             max_position_embeddings=work.positions,
+            hidden_dropout_prob=work.dropout,
+            attention_probs_dropout_prob=work.dropout,
         )
         return transformers.BertForMaskedLM(config)
     if work.objective == "clm":
@@ -43,6 +45,9 @@ def model_of(work: Work) -> transformers.PreTrainedModel:
             n_layer=work.layers,
             n_head=work.heads,
             n_positions=work.positions,
+            resid_pdrop=work.dropout,
+            embd_pdrop=work.dropout,
+            attn_pdrop=work.dropout,
             bos_token_id=0,
             eos_token_id=0,
         )
@@ -54,6 +59,7 @@ def model_of(work: Work) -> transformers.PreTrainedModel:
         d_ff=4 * work.width,
         num_layers=work.layers,
         num_heads=work.heads,
+        dropout_rate=work.dropout,
         decoder_start_token_id=0,
     )
     return transformers.T5ForConditionalGeneration(config)

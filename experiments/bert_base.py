@@ -6,15 +6,16 @@ Command:  python -m research train experiments/bert_base.py
 Devices:  these are for one, and the second goes on in the first's folder; for eight, add `--mesh.data 8` to both and
           leave out `--microbatches 8`.
 Source:   Devlin et al. (2019), "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
-          section 3.1 and appendix A.2: 256 sequences a batch, one million steps, the first 90 % of 128 tokens and the
-          rest of 512; Adam at 1e-4 (0.9, 0.999), decay 0.01, linear over all steps after a warm-up of 10,000; dropout
-          0.1; 15 % of the tokens masked, 80/10/10. Its code (google-research/bert, optimization.py): epsilon 1e-6,
-          gradients clipped at 1, norms and biases not decayed.
+          section 3.1 (text; 15 % of the tokens masked, 80/10/10) and appendix A.2: 256 sequences a batch, one million
+          steps, the first 90 % of 128 tokens and the rest of 512; Adam at 1e-4 (0.9, 0.999), decay 0.01, linear after
+          a warm-up of 10,000; dropout 0.1. Its code (google-research/bert, optimization.py): epsilon 1e-6, gradients
+          clipped at 1, norms and biases not decayed.
 Differs:  no next-sentence prediction, so no pairs, one token type and no pooler (110,106,428 parameters there with both
           heads; the base model without heads is the published 109,482,240); masks drawn anew at each step, where ten
           were drawn beforehand; rows are packed full and need not begin with [CLS]; attention stays within a document;
-          Adam corrects the bias of its moments, which theirs left out; today's Wikipedia and hub's BookCorpus, mixed by
-          the paper's numbers of words (2,500 to 800 million); products in bfloat16.
+          Adam corrects the bias of its moments, which theirs left out; the rate falls from the end of the warm-up, and
+          theirs from step 0, so that it dropped by 1 % there; today's Wikipedia and the hub's BookCorpus, mixed by the
+          paper's numbers of words (2,500 to 800 million); products in bfloat16.
 """
 
 from experiments import corpora, local

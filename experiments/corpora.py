@@ -1,7 +1,9 @@
 """The corpora of the published recipes as the hub holds them today, in formats that need no code to be read.
 
-A corpus is fetched, cleaned and tokenized once, into `TERCET_CACHE`: about 5 bytes a token beside the text itself.
-For text of your own, name a folder: `--data.sources.0.path FOLDER`.
+Public code of today loads these names, which are tables in Parquet or lines of JSON without a script; none of them was
+loaded here, and sizes are those that their pages state. A corpus is fetched, cleaned and tokenized once, into
+`TERCET_CACHE`: about 5 bytes a token beside the text itself. For text of your own, name a folder:
+`--data.sources.0.path FOLDER`.
 """
 
 from research.data.sources import Source
@@ -25,7 +27,10 @@ def books(weight: float = 1.0) -> Source:
 
 
 def openwebtext(weight: float = 1.0) -> Source:
-    """Return OpenWebText (Gokaslan and Cohen, 2019), a page a document: about 40 GB, 9 billion tokens of GPT-2's."""
+    """Return OpenWebText (Gokaslan and Cohen, 2019), a page a document: about 40 GB, 9 billion tokens of GPT-2's.
+
+    A copy in Parquet: Skylion007/openwebtext holds a script, which datasets 4 refuses to run.
+    """
     return Source("dylanebert/openwebtext", weight=weight, validation="", holdout=HELD_OUT)
 
 

@@ -3,11 +3,12 @@
 Command:  python -m research train experiments/gpt2_124m.py
 Devices:  this is for one; for eight, add `--mesh.data 8 --microbatches 5`.
 Source:   Radford et al. (2019), "Language Models are Unsupervised Multitask Learners", section 2: the model, byte-level
-          BPE of 50,257, 1,024 tokens, residual outputs' initial weights divided by the root of their number; of its
-          training only the batch of 512 is published. The rest is nanoGPT's reproduction (github.com/karpathy/nanoGPT,
-          train.py and config/train_gpt2.py): 480 sequences a batch, 600,000 steps, AdamW at 6e-4 (0.9, 0.95), decay 0.1
-          of matrices and embeddings, clipping at 1, cosine to 6e-5 after a warm-up of 2,000, no dropout, OpenWebText
-          with 0.05 % of its documents held out, bfloat16. It reports a validation loss of about 2.85.
+          BPE (2.2) of 50,257, 1,024 tokens, residual outputs' initial weights divided by the root of their number; of
+          its training only the batch of 512 is published (2.3). The rest is nanoGPT's reproduction
+          (github.com/karpathy/nanoGPT, train.py and config/train_gpt2.py): 12 x 40 sequences a batch, 600,000 steps,
+          AdamW at 6e-4 (0.9, 0.95), decay 0.1 of matrices and embeddings, clipping at 1, cosine to 6e-5 after a warm-up
+          of 2,000, no dropout, bfloat16; OpenWebText with 0.05 % of its documents held out (data/openwebtext/
+          prepare.py). It reports a validation loss of about 2.85.
 Differs:  biases as GPT-2 has them, and 50,257 rows of the embedding (nanoGPT: none, and 50,304); each row comes once an
           epoch, where nanoGPT draws windows with replacement.
 """

@@ -1,5 +1,7 @@
 """The data of the experiments on the embedded corpus: docstrings of Python and of the pinned packages."""
 
+from dataclasses import replace
+
 from research.data.cleaning import Cleaning
 from research.data.corpus import Data
 from research.data.sources import Source
@@ -13,9 +15,10 @@ def data(**fields) -> Data:
     seconds. Packages repeat themselves and each other, which cleaning takes out; so it does what overlaps with the
     validation text. `--data.sources.0.limit 0` reads everything.
     """
-    return Data(
+    usual = Data(
         sources=(Source("pydocs", limit=4.0),),
         cleaning=Cleaning(exact_duplicates=True, near_duplicates=0.8, overlap=13, overlap_share=0.1),
         tokenizer=Tokenizer(kind="bpe", size=4096),
-        **{"length": 128} | fields,
+        length=128,
     )
+    return replace(usual, **fields)

@@ -3,14 +3,17 @@
 Command:  python -m research train experiments/roberta_base.py
 Devices:  this is for one; for eight, add `--mesh.data 8 --microbatches 32`.
 Source:   Liu et al. (2019), "RoBERTa: A Robustly Optimized BERT Pretraining Approach", sections 3.1, 4 and 5 and
-          table 9: batches of 8K sequences of 512 tokens, full sentences across documents, 500,000 steps; Adam at 6e-4
-          (0.9, 0.98), epsilon 1e-6, decay 0.01, no clipping, linear after a warm-up of 24,000; dropout 0.1; 15 %
-          masked, 80/10/10, masks drawn anew; byte-level BPE of 50,265. Its code (fairseq, optim/adam.py) decays every
+          table 9: batches of 8K sequences of 512 tokens, full sentences across documents (4.2), 500,000 steps; Adam at
+          6e-4 (0.9, 0.98), epsilon 1e-6, decay 0.01, no clipping, linear after a warm-up of 24,000; dropout 0.1; 15 %
+          masked, 80/10/10, masks drawn anew (4.1); byte-level BPE of 50,265. The same stand in the model card of
+          FacebookAI/roberta-base, but for clipping and dropout, which fairseq's examples/roberta/config/pretraining/
+          base.yaml has (a smaller run: 5e-4, 2,048 sequences, 125,000 steps). fairseq/optim/adam.py decays every
           parameter.
 Differs:  rows are packed full and cut at tokens rather than at sentences, so they need not begin with <s>, and a
           document is <s> ... </s> where theirs have an extra </s> between them; of the 160 GB, STORIES is not to be
-          had, and C4's news stand for CC-News: English Wikipedia and BookCorpus (16 GB there), OpenWebText (38) and
-          news (76) are mixed by the paper's sizes; products in bfloat16, where theirs were in float16.
+          had, and C4's news stand for CC-News: English Wikipedia and BookCorpus (16 GB there, here 12 and 4, which the
+          paper does not part), OpenWebText (38) and news (76) are mixed by the paper's sizes (3.2); products in
+          bfloat16, where theirs were in float16.
 """
 
 from experiments import corpora, local

@@ -3,11 +3,12 @@
 Command:  python -m research train experiments/t5_base.py
 Devices:  this is for one; for eight, add `--mesh.data 8 --microbatches 1`.
 Source:   Raffel et al. (2020), "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
-          section 3.1: 128 sequences of 512 tokens, 524,288 steps, C4; Adafactor at 1 / sqrt(max(n, 10,000)), which is
-          0.01 for 10,000 steps; dropout 0.1. Section 3.3.4 and its code: 15 % of the tokens in spans of 3 on average,
-          568 tokens making 512 and 114. Its code (google-research/text-to-text-transfer-transformer and Mesh
-          TensorFlow, operative_config.gin): steps relative to each parameter's scale, z-loss 1e-4, no decay, no
-          clipping by the global norm.
+          sections 3.1.1 (dropout 0.1) and 3.1.2: 128 sequences of 512 tokens, 524,288 steps, C4; Adafactor at
+          1 / sqrt(max(n, 10,000)), which is 0.01 for 10,000 steps. Section 3.3.4: 15 % of the tokens in spans of 3 on
+          average. Its code (google-research/text-to-text-transfer-transformer): 568 tokens making 512 and 114
+          (t5/models/gin/objectives/span.gin); steps relative to each parameter's scale, updates clipped at an RMS of 1,
+          no first moment, z-loss 1e-4, no label smoothing (t5/models/test_data/operative_config.gin, Mesh TensorFlow's
+          defaults: the released model's own file was not to be had); no decay, no clipping by the global norm.
 Differs:  the released t5-base was trained for twice as many steps of 16 times as many rows, and on labelled tasks too
           (section 3.7); the baseline's own objective hid single tokens rather than spans; C4's English pages as the hub
           holds them, the first 30 % of them, which is more than these steps read.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {"mlm": "bert-tiny", "clm": "gpt2", "seq2seq": "t5-small"}  # objective -> preset whose sizes are replaced
 MASKED = 0.15  # share of a row's positions that mlm scores
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 SPECIAL, SENTINELS = 3, 100  # ids at the beginning and at the end that texts are not made of
 
 
@@ -23,7 +24,7 @@ SPECIAL, SENTINELS = 3, 100  # ids at the beginning and at the end that texts ar
 class Work:
     """Updates of a BERT (mlm), GPT-2 (clm) or T5 v1.0 (seq2seq) with random weights on random tokens.
 
-    Each is a forward and a backward pass with dropout 0.1, clipping to a global norm of 1, and AdamW at 1e-4.
+    Each is a forward and a backward pass with dropout, clipping to a global norm of 1, and AdamW at 1e-4.
     """
 
     objective: str
@@ -34,6 +35,7 @@ class Work:
     width: int = 256
     layers: int = 4  # of the encoder, and again of the decoder
     heads: int = 4
+    dropout: float = 0.1  # wherever the family has it; with it our attention is no fused kernel on GPUs
     dtype: str = "float32"
     remat: bool = False
 
@@ -62,8 +64,10 @@ def run_of(work: Work) -> Run:
     from research.objectives.causal import Causal
     from research.objectives.masked import Masked
 
+    published = preset(FAMILIES[work.objective])
     arch = replace(
-        preset(FAMILIES[work.objective]),
+        published,
+        **{name: work.dropout for name in DROPOUTS if getattr(published, name)},
         vocab_size=work.vocabulary,
         width=work.width,
         layers=work.layers,

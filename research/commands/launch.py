@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 from research.commands import overrides
-from research.commands.arguments import switch, take
+from research.commands.arguments import prefixed, switch, take
 from research.commands.train import INTERRUPTED, experiment_of
+from research.train.launchers import Processes, place
 from research.types import UserError
 
 USAGE = """usage: python -m research launch --slurm EXPERIMENT [--FLAG VALUE ...] [--FIELD VALUE ...] [--submit]
@@ -23,12 +25,12 @@ USAGE = """usage: python -m research launch --slurm EXPERIMENT [--FLAG VALUE ...
 Write the run as an sbatch script, as a JobSet of Kubernetes (GPUs, or GKE's TPUs), or as a task of SkyPilot, on
 standard output. Interrupted at the end of its time, or when machines are taken away, the job is begun again, and the
 run goes on. --submit: send it as well, by sbatch, kubectl or sky. --FIELD: any field of the experiment, as for train;
-so are --out FOLDER, on a disk that all machines see, and --allow-changes.
+so are --out FOLDER, on a disk that all machines see, --allow-changes, --processes.heartbeat and --processes.wait.
 
 python -m research launch --slurm --help (--kubernetes, --skypilot) shows the flags of each."""
 
-DESCRIPTION = """Write a run for {system}: {what} --submit sends it. Every field of the experiment, --out FOLDER and
---allow-changes are given as for train. Flags:"""
+DESCRIPTION = """Write a run for {system}: {what} --submit sends it. Every field of the experiment, --out FOLDER,
+--allow-changes, --processes.heartbeat and --processes.wait are given as for train. Flags:"""
 
 
 def main(arguments: list[str]) -> int:
@@ -56,16 +58,18 @@ def main(arguments: list[str]) -> int:
     submit, rest = switch(rest, "--submit")
     allow_changes, rest = switch(rest, "--allow-changes")
     out, rest = take(rest, "--out")
+    waits, rest = prefixed("--processes.", rest)
     own, rest = of_cluster(cluster, rest)
     experiment, rest = experiment_of(rest, USAGE.partition("\n")[0])
     cluster = overrides.parse(cluster, own)
     cluster.check()
     if submit and shutil.which(cluster.submit[0]) is None:
         raise UserError(f"{cluster.submit[0]} is not on this machine: leave out --submit, and send it from where it is")
+    waits = of_processes(waits)
     run, words = of_run(experiment, rest, cluster)
     if not run.save_every:
         print("note: save_every is 0: of a machine that fails without warning, the whole run is lost", file=sys.stderr)
-    words = (experiment, *words, *(["--allow-changes"] if allow_changes else []))
+    words = (experiment, *words, *waits, *(["--allow-changes"] if allow_changes else []))
     made_by = ("launch", *(word for word in arguments if word != "--submit"))
     text = cluster.render(Work(run.name, words, out or "", made_by, INTERRUPTED))
     print(text, end="")
@@ -92,6 +96,21 @@ def of_cluster(cluster: Any, arguments: list[str]) -> tuple[list[str], list[str]
         own += left[:values]
         del left[:values]
     return own, rest
+
+
+def of_processes(arguments: list[str]) -> list[str]:
+    """Return the words of how long the processes wait for one another; the job itself says who they are.
+
+    Raises:
+        UserError: An address, a count or an index is given, or what the run would refuse.
+    """
+    given, usual = overrides.parse_part("processes", Processes(), arguments), Processes()
+    for name in ("address", "count", "index"):
+        if getattr(given, name) != getattr(usual, name):
+            raise UserError(f"--processes.{name} is the job's own to say: leave it out")
+    place(replace(given, address="first:1", count=2, index=0), {})
+    waits = {name: getattr(given, name) for name in ("heartbeat", "wait")}
+    return [f"--processes.{name}={value:g}" for name, value in waits.items() if value != getattr(usual, name)]
 
 
 def of_run(experiment: str, arguments: list[str], cluster: Any) -> tuple[Any, list[str]]:

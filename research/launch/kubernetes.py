@@ -25,7 +25,7 @@ from research.launch.work import (
 )
 from research.types import UserError
 
-WORKERS, CONTAINER, VOLUME = "workers", "train", "runs"
+WORKERS, CONTAINER, VOLUME, SHARED = "workers", "train", "runs", "shared-memory"
 INDEX = "PROCESS_INDEX"
 COMPLETION = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
@@ -169,7 +169,7 @@ class Kubernetes:
             kind: {key: value for key, value in each.items() if value}
             for kind, each in {"requests": asked, "limits": held}.items()
         }
-        container = {
+        container: dict[str, Any] = {
             "name": CONTAINER,
             "image": self.image,
             "command": words,
@@ -177,11 +177,15 @@ class Kubernetes:
             "resources": {kind: each for kind, each in resources.items() if each},
             "volumeMounts": [{"name": VOLUME, "mountPath": self.mount}],
         }
+        volumes: list[dict[str, Any]] = [{"name": VOLUME, "persistentVolumeClaim": {"claimName": self.claim}}]
+        if not self.tpu and self.gpus:  # NCCL does not begin with the 64 MB that a container has
+            container["volumeMounts"].append({"name": SHARED, "mountPath": "/dev/shm"})
+            volumes.append({"name": SHARED, "emptyDir": {"medium": "Memory"}})
         pod = {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": self.grace,
             "containers": [container],
-            "volumes": [{"name": VOLUME, "persistentVolumeClaim": {"claimName": self.claim}}],
+            "volumes": volumes,
         }
         if not self.tpu:
             return pod

@@ -77,6 +77,8 @@ class SkyPilot:
         required(self, "python", "name the interpreter")
         if not re.fullmatch(r"[A-Za-z][\w.-]*(:[1-9]\d*)?", self.accelerators, re.ASCII):
             raise UserError(f"--accelerators is {self.accelerators!r}: it must be NAME:COUNT, as H100:8")
+        if self.accelerators.lower().startswith("tpu"):
+            raise UserError(f"--accelerators {self.accelerators} is a TPU: only --kubernetes --tpu knows them")
         if not self.mount.startswith("/"):
             raise UserError(f"--mount is {self.mount!r}: it must begin with a slash")
         if bool(self.bucket) == bool(self.volume):

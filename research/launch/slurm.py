@@ -11,6 +11,7 @@ from research.launch.work import Work, check_counts, check_plain, command, heade
 from research.types import UserError
 
 TIME = r"\d+|\d+(:\d+){1,2}|\d+-\d+(:\d+){0,2}"  # man sbatch, --time
+EARLY = 60  # seconds by which Slurm may send the signal too early (man sbatch, --signal)
 OPTION = r"[a-z][a-z-]*(=[\w.,:@%+/\[\]&|*()-]+)?"  # goes on in the words of one #SBATCH line
 
 SCRIPT = """\
@@ -23,7 +24,7 @@ SCRIPT = """\
 # case Slurm itself begins it again.
 told=
 trap 'told=yes' TERM
-srun --kill-on-bad-exit=0 {command}
+srun {step} {command}
 status=$?
 if [ "$status" -eq {again} ] && [ -z "$told" ]; then
     scontrol requeue "$SLURM_JOB_ID"
@@ -79,6 +80,11 @@ class Slurm:
         required(self, "python", "name the interpreter")
         if not re.fullmatch(TIME, self.time, re.ASCII):
             raise UserError(f"--time is {self.time!r}: it must be minutes, HH:MM:SS or D-HH:MM:SS")
+        if 0 < seconds(self.time) <= self.grace + EARLY:
+            raise UserError(
+                f"--time {self.time} leaves nothing to train in: the run is told to save {self.grace} s (--grace) before "
+                f"its end, or up to {EARLY} s earlier"
+            )
         for option in self.options:
             if not re.fullmatch(OPTION, option, re.ASCII):
                 raise UserError(f"--options {option!r} is no option of sbatch: write key or key=value, without dashes")
@@ -101,11 +107,26 @@ class Slurm:
             "open-mode": "append",
         }
         lines = [f"{name}={value}" for name, value in asked.items() if value]
+        # Each ends by itself once one has: none is killed while it saves. From Slurm 22.05 on srun does not read how
+        # many cores sbatch was asked for.
+        step = ["--kill-on-bad-exit=0", *([f"--cpus-per-task={self.cpus}"] if self.cpus else [])]
         return SCRIPT.format(
             header="\n".join(header(work, "in the folder of this repository, which every machine sees:  sbatch FILE")),
             directives="\n".join(f"#SBATCH --{line}" for line in [*lines, "requeue", *self.options]),
             setup=f"\n{self.setup}\n" if self.setup else "",
             grace=self.grace,
             again=work.again,
+            step=" ".join(step),
             command=shlex.join(command(self.python, work, work.out)),
         )
+
+
+def seconds(time: str) -> int:
+    """Return the seconds of a `time` as sbatch spells it; 0 means that it never ends."""
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, left = (*parts, 0, 0)[:3]
+    else:  # minutes alone, with seconds, or after hours
+        hours, minutes, left = (0, *parts, 0) if len(parts) == 1 else (0, *parts)[-3:]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + left

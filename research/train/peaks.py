@@ -12,6 +12,7 @@ from typing import NamedTuple
 from research.types import UserError, did_you_mean
 
 DATASHEET = "NVIDIA's data sheet of the {}, half of what it states with sparsity"
+PAPER = "NVIDIA's white paper of the H100's chip, which the {} has, without sparsity"
 TPU = "Google's documentation of the {}, peak compute per chip (bf16)"
 
 
@@ -24,8 +25,8 @@ class Peak(NamedTuple):
     source: str
 
 
-def _gpu(bfloat16: float, memory: int, board: str) -> Peak:
-    return Peak(bfloat16, bfloat16 / 2, memory * 2**30, DATASHEET.format(board))  # TF32 is half as fast on all of these
+def _gpu(bfloat16: float, memory: int, board: str, source: str = DATASHEET) -> Peak:
+    return Peak(bfloat16, bfloat16 / 2, memory * 2**30, source.format(board))  # TF32 is half as fast on all of these
 
 
 def _tpu(bfloat16: float, memory: int, chip: str) -> Peak:
@@ -33,9 +34,9 @@ def _tpu(bfloat16: float, memory: int, chip: str) -> Peak:
 
 
 PEAKS: dict[str, Peak] = {
-    "NVIDIA H200": _gpu(989.4e12, 141, "H200 SXM"),
+    "NVIDIA H200": _gpu(989.4e12, 141, "H200 SXM", PAPER),
     "NVIDIA H200 NVL": _gpu(835.5e12, 141, "H200 NVL"),
-    "NVIDIA H100 80GB HBM3": _gpu(989.4e12, 80, "H100 SXM"),
+    "NVIDIA H100 80GB HBM3": _gpu(989.4e12, 80, "H100 SXM", PAPER),
     "NVIDIA H100 PCIe": _gpu(756.5e12, 80, "H100 PCIe"),
     "NVIDIA H100 NVL": _gpu(835.5e12, 94, "H100 NVL"),
     "NVIDIA A100-SXM4-80GB": _gpu(312e12, 80, "A100 80GB SXM"),

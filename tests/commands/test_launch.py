@@ -60,6 +60,9 @@ def test_help_waits_for_neither_jax_nor_transformers():
         (["--slurm", T5, "--steps", "0"], "steps is 0"),
         (["--slurm", T5, "--name", "a\nb"], "cannot be printed"),
         (["--slurm", T5, "--submit"], "sbatch is not on this machine"),
+        (["--slurm", T5, "--processes.count", "2"], "--processes.count is the job's own to say"),
+        (["--slurm", T5, "--processes.heartbeat", "0"], "processes.heartbeat is 0.0: it must be at least 1.0"),
+        (["--slurm", T5, "--processes.heartbeats", "9"], "did you mean --processes.heartbeat?"),
         (["--kubernetes", T5], "--image is empty"),
     ],
 )
@@ -79,11 +82,11 @@ def test_a_job_is_sent_as_it_is_printed_and_only_where_asked(command, tmp_path, 
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
     (tmp_path / "status").write_text("0")
-    words = ["launch", "--slurm", experiment, "--gpus", "2", "--out", "a b", "--steps", "8"]
+    words = ["launch", "--slurm", experiment, "--gpus", "2", "--out", "a b", "--processes.heartbeat=30", "--steps", "8"]
     status, printed, err = command(*words)
     assert status == 0 and not (tmp_path / "sent").exists()
     assert "save_every is 0" in err  # what a machine's failure would cost
-    assert shlex.join(["train", experiment, "--steps=8", "--out=a b"]) in printed
+    assert shlex.join(["train", experiment, "--steps=8", "--processes.heartbeat=30", "--out=a b"]) in printed
     assert command(*words, "--submit")[:2] == (0, printed)
     assert (tmp_path / "sent").read_text() == printed
     (tmp_path / "status").write_text("3")

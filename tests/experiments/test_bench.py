@@ -76,6 +76,14 @@ def test_we_have_as_many_parameters_as_the_peer(objective):
     assert parameter_count(run_of(Work(objective)).arch) == COUNTED[objective]
 
 
+@OBJECTIVES
+def test_dropout_is_everywhere_or_nowhere(objective):
+    for rate in (0.1, 0.0):
+        arch = run_of(Work(objective, dropout=rate)).arch
+        assert arch.dropout == arch.attention_dropout == rate
+        assert arch.activation_dropout == (rate if objective == "seq2seq" else 0)  # BERT and GPT-2 have none there
+
+
 @pytest.mark.slow  # imports torch
 @OBJECTIVES
 def test_the_peer_has_as_many_parameters_and_targets(objective):
@@ -110,6 +118,7 @@ def test_figures_follow_from_the_seconds():
     assert (row["step_s"], row["spread"], row["tokens_per_s"]) == (0.5, [0.25, 1.0], 1024)
     assert (row["flops"], row["fraction"], row["mfu"]) == (10**12, 0.5, round(2e12 / 989.4e12, 3))
     assert {"batch", "length", "vocabulary", "width", "layers", "heads", "targets", "parameters"} <= row.keys()
+    assert "memory" not in row and bench.shape_of(work, mine._replace(memory=7))["memory"] == 7
     about = {"parameters": 1000, "targets": 508}
     row["peers"] = {"torch": about | bench.against(work, mine, about, [[0.5, 0.5], [0.5]], [[1.0, 1.0], [2.0]])}
     assert row["peers"]["torch"]["ratio"] == 2.0 and row["peers"]["torch"]["ratio_spread"] == [2.0, 4.0]
@@ -202,6 +211,21 @@ def test_a_command_is_a_peer():
 def test_peers_that_cannot_be_are_refused(named, said):
     with pytest.raises(UserError, match=said), peer.peer(named, small("clm"), "cpu") as other:
         other.steps(1)
+
+
+@pytest.mark.parametrize("peers", [["roof=run"], ["tercet=run"], ["a=run", "b=run", "a=walk"]])
+def test_peers_have_names_of_their_own(peers):
+    bench.check_peers(["a=run", "b=run"])
+    with pytest.raises(UserError, match="is the name of another"):
+        bench.check_peers(peers)
+
+
+def test_without_torch_its_peers_are_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--peer", "torch"])
+    assert ended.value.code == "error: --peer torch needs PyTorch, which is not installed: pip install torch"
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.slow  # a minute: torch is imported twice, and a step compiled

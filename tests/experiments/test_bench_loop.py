@@ -1,11 +1,14 @@
-"""A large vocabulary costs its table and what belongs to it, and nothing for each position of a batch."""
+"""What stands around the step is measured on runs that could start; a large vocabulary costs its table alone."""
+
+import json
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.bench_loop import LARGE, SMALL, reserved, tables
-from experiments.work import Work
+from experiments.bench_loop import LARGE, PARTS, SMALL, real_run, reserved, tables
+from experiments.work import FAMILIES, Work
+from research.config import check
 from research.train.loss import vocabulary_loss
 from tests.train.test_memory import QUICK
 
@@ -32,3 +35,23 @@ def test_a_step_of_a_large_vocabulary_takes_no_more_memory_apart_from_its_table(
     small, large = (Work("clm", vocabulary=size) for size in (SMALL, LARGE))
     apart = [reserved(work, QUICK) - tables(work) for work in (small, large)]
     assert apart[1] <= 1.15 * apart[0]
+
+
+@pytest.mark.parametrize("objective", FAMILIES)
+def test_the_real_run_could_start(objective):
+    run = real_run(Work(objective), 50)
+    check(run)
+    assert run.data.sources[0].path == "pydocs" and run.data.tokenizer.size == run.arch.vocab_size == 8192
+    assert run.steps == 50 and 0 < run.log_every < run.save_every < run.steps
+
+
+FIGURES = {"overhead": ("ratio", "step_s"), "loader": ("tokens_per_s",), "use": ("tokens_per_s", "over_training")}
+
+
+@pytest.mark.slow  # half a minute each: pydocs is read, and steps are compiled
+@pytest.mark.parametrize("part", FIGURES)
+def test_a_part_gives_its_figures(part, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERCET_CACHE", str(tmp_path))
+    work = Work("clm", batch=2, length=64, width=32, layers=1, vocabulary=512)
+    [row] = PARTS[part](work, 1)
+    assert {"spread", *FIGURES[part]} <= row.keys() and json.loads(json.dumps(row))

@@ -66,6 +66,7 @@ def test_a_recipe_has_the_published_numbers(name, local):  # noqa: F811
         assert (run.schedule.warmup, run.optimizer.learning_rate) == (warmup, peak)
         assert (run.optimizer.weight_decay, run.optimizer.clip) == (decay, clip)
         assert adam in (None, (run.optimizer.b1, run.optimizer.b2, run.optimizer.epsilon))
+        assert run.loss.label_smoothing == 0
         assert from_json(json.loads(json.dumps(to_json(run)))) == run
     first = runs[0]
     assert first.arch.dropout == first.arch.attention_dropout == dropout
@@ -84,6 +85,14 @@ def test_it_runs_on_one_device_and_on_eight(name, local):  # noqa: F811
         for devices, parts in ((1, run.microbatches), (8, eight[0])):
             rows, rest = divmod(run.batch_size, devices * parts)
             assert rest == 0 and rows * run.data.length <= 2**15  # tokens that a device holds at once
+
+
+@pytest.mark.parametrize("name", ["bert_base", "roberta_base"])
+def test_masks_are_the_published_ones(name, local):  # noqa: F811
+    for run in phases(name):
+        masks = run.objective
+        assert (masks.rate, masks.mask_share, masks.random_share, masks.keep_share) == (0.15, 0.8, 0.1, 0.1)
+        assert run.data.cross_documents == (name == "roberta_base")
 
 
 def test_what_t5_and_bart_publish_of_their_objectives(local):  # noqa: F811

@@ -17,6 +17,7 @@ from research.commands import overrides
 from research.config import load_experiment
 from research.launch import SYSTEMS, Kubernetes, SkyPilot, Slurm, Work
 from research.launch.kubernetes import literal
+from research.launch.slurm import seconds
 from research.launch.work import check_words, label
 from research.types import UserError
 
@@ -85,6 +86,15 @@ def test_what_slurm_is_asked_for():
     assert {"--signal=TERM@60", "--requeue", "--exclusive", "--constraint=[a|b]", "--partition=gpu"} <= {*options}
     assert not any(option.endswith("=") for option in options) and asked.devices == 8
     assert "gpus-per-node" not in Slurm(gpus=0).render(work("a.py")) and Slurm(gpus=0, nodes=3).devices == 3
+    [step] = [line for line in Slurm(cpus=12).render(work("a.py")).splitlines() if line.startswith("srun ")]
+    assert shlex.split(step)[:3] == ["srun", "--kill-on-bad-exit=0", "--cpus-per-task=12"]
+
+
+def test_times_are_read_as_sbatch_reads_them():
+    times = {"90": 5400, "1:30": 90, "2:00:00": 7200, "1-0": 86400, "1-2:30": 95400, "0-0:0:7": 7, "0": 0}
+    assert {time: seconds(time) for time in times} == times
+    for cluster in (Slurm(time="7"), Slurm(time="0"), Slurm(time="2", grace=59)):
+        cluster.check()
 
 
 def as_kubernetes_reads(word, variables):
@@ -154,6 +164,8 @@ def test_a_jobset_has_the_fields_of_its_schema(cluster, pods):
     [container] = [conforms("Container", container) for container in pod["containers"]]
     assert interrupted["onExitCodes"]["containerName"] == container["name"]
     assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["volumes"]]
+    mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert mounted == ["/mnt/tercet", *(["/dev/shm"] if cluster is not TPUS else [])]  # NCCL's
     told = [word for word in container["command"] if word.startswith("--processes.")]
     assert len(told) == (3 if cluster is GPUS else 0)  # the hosts of a TPU slice, and one pod alone, need no address
 
@@ -190,6 +202,7 @@ def test_a_bucket_is_mounted_where_the_run_is_kept():
     [
         (Slurm(nodes=0), "--nodes is 0"),
         (Slurm(time="a day"), "--time is 'a day'"),
+        (Slurm(time="6"), "--time 6 leaves nothing to train in"),
         (Slurm(partition="a\n#SBATCH --x"), "--partition"),
         (Slurm(options=("wrap=rm -rf",)), "--options 'wrap=rm -rf'"),
         (Slurm(options=("--exclusive",)), "without dashes"),
@@ -206,6 +219,7 @@ def test_a_bucket_is_mounted_where_the_run_is_kept():
         (SkyPilot(bucket="s3://b", nodes=2), "give --volume"),
         (SkyPilot(bucket="b"), "--bucket is 'b'"),
         (SkyPilot(volume="v", accelerators="H100:0"), "--accelerators"),
+        (SkyPilot(volume="v", accelerators="tpu-v6e-8"), "is a TPU: only --kubernetes --tpu"),
     ],
 )
 def test_what_no_cluster_can_give_is_one_line(cluster, message):
