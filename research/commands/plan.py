@@ -25,9 +25,9 @@ USAGE = """usage: python -m research plan EXPERIMENT [--FIELD VALUE ...] [--devi
 
 DESCRIPTION = """Say what {experiment} takes: parameters, FLOPs a token, memory of each device of --mesh.*, which need
 not exist, time and cost. --device NAME: of such devices (H100, A100-80GB, TPU-v5e, ...), from what their maker states
-and --mfu, the share of it that is reached (0.4). --probe: at the speed of this machine, timed for 30 seconds. --price: of
-a device-hour. --budget-hours: the compute-optimal model and tokens for so many device-hours, at --tokens-per-parameter
-(20). --compile: what XLA reserves, beside the estimate. Every field of the experiment:"""
+and --mfu, the share of it that is reached (0.4). --probe: at the speed of this machine, timed for 30 seconds. --price:
+of a device-hour. --budget-hours: the compute-optimal model and tokens for so many device-hours, at
+--tokens-per-parameter (20). --compile: what XLA reserves, beside the estimate. Every field of the experiment:"""
 
 MFU = 0.4
 GIB = 2**30

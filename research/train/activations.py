@@ -1,10 +1,11 @@
 """What a step keeps of a model's blocks between its forward and its backward pass, by arithmetic alone.
 
 Counted in XLA's buffer assignments of whole steps on the CPU, by the shapes of what is alive at the peak. For each
-token a branch of a block (attention, attention to the encoder, feed-forward) keeps 4 D: its normalised input, the stream
-that its output is added to, and two statistics of its norm, written out as wide as the stream. Attention keeps 4 A:
-queries, keys, values and its result. Feed-forward keeps 3 F, or 2 with ReLU, whose sign is in its output. Of each score
-exponential and weight are kept, and from 64 keys on the denominator, written out too. What is dropped is drawn again.
+token a branch of a block (attention, attention to the encoder, feed-forward) keeps 4 D: its normalised input, the
+stream that its output is added to, and two statistics of its norm, written out as wide as the stream. Attention keeps
+4 A: queries, keys, values and its result. Feed-forward keeps 3 F, or 2 with ReLU, whose sign is in its output. Of each
+score exponential and weight are kept, and where there are many denominators (WRITTEN_OUT) they are, too; of cuDNN's
+attention nothing. What is dropped is drawn again.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import NamedTuple
 from research.models.arch import Arch
 from research.models.ladder import FeedForward, Recurrent
 
-WRITTEN_OUT = 64  # keys from which XLA:CPU writes denominators out as often as they are divided by
+WRITTEN_OUT = 4096  # denominators, one a query, from which XLA:CPU writes each out as often as it is divided by
 
 
 class Block(NamedTuple):
-    """Bytes of one row in one block, on one device."""
+    """Bytes of one block on one device."""
 
     input: int  # all that rematerialisation keeps
     kept: int  # for the backward pass
@@ -27,7 +28,7 @@ class Block(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """An encoder or a decoder, as one row passes it."""
+    """An encoder or a decoder, as the rows of one device pass it."""
 
     name: str
     layers: int  # of its blocks, those that gradients go through
@@ -35,14 +36,18 @@ class Stack(NamedTuple):
     around: int  # bytes kept of embeddings and final norm
 
 
-def stacks(arch: Arch, source: int, target: int, *, causal: bool, small: int, tensor: int, lowest: int) -> list[Stack]:
+def stacks(
+    arch: Arch, rows: int, source: int, target: int, *, causal: bool, fused: bool, small: int, tensor: int, lowest: int
+) -> list[Stack]:
     """Return the stacks of a transformer in the order of the forward pass.
 
     Args:
         arch: What it is.
+        rows: Rows that a device computes at a time.
         source: Tokens of a row that the encoder reads.
         target: Those that the decoder reads.
         causal: Whether the decoder computes the past alone (`attention.attend_past`).
+        fused: Whether cuDNN's kernel computes attention, which keeps no scores (`attention.fused_attend`).
         small: Bytes of a number in the type of activations; scores are float32 whatever that is.
         tensor: Devices that heads and the feed-forward block are split over, where they divide.
         lowest: The lowest layer that is trained: blocks below it keep nothing. Those above are counted as if all of
@@ -50,35 +55,44 @@ def stacks(arch: Arch, source: int, target: int, *, causal: bool, small: int, te
     """
     found = []
     if arch.encoder_layers:
-        block = _block(arch, source, [(source, source)], small, tensor)
+        block = _block(arch, rows, source, [(source, source)], fused, small, tensor)
         layers = _keeping(arch.encoder_layers, 1, lowest)
-        found.append(Stack("encoder", layers, block, 4 * small * arch.width * source))
+        found.append(Stack("encoder", layers, block, 4 * small * arch.width * rows * source))
     if arch.depth:
         own = past(target) if causal else [(target, target)]
-        block = _block(arch, target, own, small, tensor, source if arch.encoder_layers else 0)
+        block = _block(arch, rows, target, own, fused, small, tensor, source if arch.encoder_layers else 0)
         layers = _keeping(arch.depth, arch.encoder_layers + 1, lowest)
-        found.append(Stack("decoder", layers, block, 4 * small * arch.width * target))
+        found.append(Stack("decoder", layers, block, 4 * small * arch.width * rows * target))
     return found
 
 
 def _keeping(layers: int, first: int, lowest: int) -> int:
-    """Return how many of `layers`, the first of which has this number, gradients go through: one at least is computed."""
+    """Return how many of `layers`, the first of this number, gradients go through: one at least is computed."""
     return min(layers, max(1, first + layers - lowest))
 
 
 def _block(
-    arch: Arch, tokens: int, own: list[tuple[int, int]], small: int, tensor: int, source: int = 0
+    arch: Arch,
+    rows: int,
+    length: int,
+    own: list[tuple[int, int]],
+    fused: bool,
+    small: int,
+    tensor: int,
+    source: int = 0,
 ) -> Block:
-    """Return what a block of `tokens` keeps, whose attention to itself is of these (queries, keys)."""
+    """Return what a block keeps of rows of `length`, whose attention to itself is of these (queries, keys)."""
     ways = tensor if arch.heads % tensor == 0 else 1
-    heads, inner = arch.heads / ways, arch.attention_width / ways
+    heads, inner = rows * arch.heads // ways, arch.attention_width / ways
     wide = arch.mlp_width / (tensor if arch.mlp_width % tensor == 0 else 1)
     hidden = (3 - (arch.activation == "relu") + 2 * arch.gated) * wide
     branches = 3 if source else 2
     narrow = branches * 4 * arch.width + 4 * inner + (2 * inner if source else 0) + hidden
-    kept = small * (tokens * narrow + 2 * inner * source)
-    across = [(tokens, source)] if source else []
-    kept += sum(4 * heads * queries * keys * (3 if keys >= WRITTEN_OUT else 2) for queries, keys in own + across)
+    tokens = rows * length
+    kept = small * (tokens * narrow + 2 * inner * rows * source)
+    across = [(length, source)] if source else []
+    own, across = ([], []) if fused else (own, across)
+    kept += sum(4 * heads * queries * keys * (2 + (heads * queries >= WRITTEN_OUT)) for queries, keys in own + across)
     scores = 4 * heads * sum(queries * keys for queries, keys in own)
     working = small * tokens * 4 * arch.width + max(small * tokens * wide, scores - small * tokens * hidden)
     bias = scores if arch.positions == "relative" else 0

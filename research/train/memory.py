@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from research.models import validate
-from research.config import averages
+from research.config import averages, unfused
 from research.models.arch import Arch
 from research.objectives.prefix import Prefix
 from research.train import activations
 from research.train.peaks import PEAKS, platform_of
-from research.train.shapes import Shape, Trained, parameters, split, trained
+from research.train.shapes import Shape, Trained, held, parameters, trained
 from research.types import Lengths, UserError
 
 if TYPE_CHECKING:
@@ -44,19 +44,20 @@ class Moment(NamedTuple):
     gradients: float = 0
     activations: float = 0
     logits: float = 0
+    gathered: float = 0  # what `sharding.gathered` makes
 
 
 def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Estimate:
     """Return what one training step of `run` takes on each device of a mesh of these sizes.
 
     The peak is where the loss is made, when every activation is alive and few gradients are; in the backward pass of a
-    block; or where the update is, when all gradients are alive and no activation is. `activations`, `logits` and
-    `gradients` are those of the largest.
+    block; or where the update is, when all gradients are alive and no activation is. `gradients`, `activations`,
+    `logits` and `gathered` are those of the largest.
 
     Args:
         run: Its arch has a vocabulary size.
         mesh: Sizes of the axes data, fsdp and tensor.
-        platform: cpu, gpu or tpu; None: that of JAX's default device.
+        platform: cpu, gpu (one that cuDNN's attention runs on) or tpu; None: that of JAX's default device.
 
     Raises:
         UserError: The arch contradicts itself.
@@ -73,19 +74,19 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     source, target = _read(arch, lengths)
 
     part = trained(run.adapter, arch)
-    size = lambda shape: 4 * math.prod(shape.shape) * shape.times // split(shape, mesh, arch)  # noqa: E731
-    held = [(shape, size(shape)) for shape in part.shapes]
-    learning = sum(size for _, size in held)
-    weights = sum(map(size, [*parameters(arch), *part.updates]))
-    slots = sum(_slots(run.optimizer.name, shape, size) for shape, size in held)
+    every = [*parameters(arch), *part.updates]
+    learning = [(shape, held(shape, mesh, arch)) for shape in part.shapes]
 
-    moments = [*_in_passes(run, mesh, platform, part, rows, source, target), _at_update(run, mesh, held)]
-    moment = max(moments, key=sum)
+    passes = _in_passes(run, mesh, platform, part, rows, source, target)
+    whole = [(held(shape, {**mesh, "fsdp": 1}, arch), held(shape, mesh, arch)) for shape in every]
+    gathered = sum(size for size, own in whole if size > own)  # kept from the forward to the backward pass
+    moments = [moment._replace(gathered=gathered) for moment in passes]
+    moment = max([*moments, _at_update(run, mesh, learning)], key=sum)
     tokens = run.data.length + run.objective.lookahead + source + target + 2 * lengths.scored
     parts = {
-        "parameters": weights,
-        "optimizer": slots,
-        "averages": learning if averages(run) else 0,
+        "parameters": sum(own for _, own in whole),
+        "optimizer": sum(_slots(run.optimizer.name, shape, size) for shape, size in learning),
+        "averages": sum(size for _, size in learning) if averages(run) else 0,
         **{name: int(size) for name, size in moment._asdict().items()},
         "batch": 4 * tokens * -(-run.batch_size // ways),
     }
@@ -107,43 +108,47 @@ def _in_passes(
     """Yield the moments of the forward and backward passes when there may be most, with `rows` on each device."""
     arch, cpu = run.arch, platform == "cpu"
     small = 4 if cpu or run.compute.dtype == "float32" else 2
-    size = lambda shape: 4 * math.prod(shape.shape) * shape.times // split(shape, mesh, arch)  # noqa: E731
     outputs = arch.vocab_size if arch.head == "vocabulary" else max(1, arch.labels)
     chunk, several = _chunk(platform, outputs, run.objective.lengths(run.data.length).scored, rows, mesh["tensor"])
     table = 4 * outputs * (arch.width if isinstance(arch, Arch) else arch.state_width) // mesh["tensor"]
     table *= any(shape.path in ("tokens/embedding", "head/kernel") for shape in part.shapes)
-    gradients = sum(map(size, part.shapes)) if run.microbatches > 1 else 0  # of the microbatches before
+    # Of the microbatches before.
+    gradients = sum(held(shape, mesh, arch) for shape in part.shapes) if run.microbatches > 1 else 0
     passed: list[activations.Stack] = []
     if isinstance(arch, Arch):
         whole = isinstance(run.objective, Prefix) or getattr(run.objective, "bidirectional", False)
-        options = {"small": small, "tensor": mesh["tensor"], "lowest": part.lowest}
-        passed = activations.stacks(arch, source, target, causal=not whole, **options)
+        fused = platform == "gpu" and run.compute.attention != "xla" and not unfused(run)
+        options = {"fused": fused, "small": small, "tensor": mesh["tensor"], "lowest": part.lowest}
+        passed = activations.stacks(arch, rows, source, target, causal=not whole, **options)
     remat = run.compute.remat
 
     def kept(stacks: list[activations.Stack]) -> int:
         return sum(stack.layers * (stack.block.input if remat else stack.block.kept) for stack in stacks)
 
-    around = sum(stack.around for stack in passed) or target * activations.ladder(arch, small)
-    # Logits and their gradient, in whose place exponentials stood; the table's is added up from chunk to chunk, and
-    # turned round at last.
-    yield Moment(gradients + (table if several else 0), rows * (around + kept(passed)), 2 * chunk)
-    yield Moment(gradients + 2 * table, rows * (around + kept(passed)), 0 if several else chunk)
+    around = sum(stack.around for stack in passed) or rows * target * activations.ladder(arch, small)
+    # Logits and their gradient, in whose place exponentials stood, beside the table's, which is turned round at last.
+    yield Moment(gradients + table, around + kept(passed), 2 * chunk)
+    yield Moment(gradients + 2 * table, around + kept(passed), 0 if several else chunk)
     gradients += table
+    scattered = {**mesh, "fsdp": 1} if cpu else mesh  # XLA:CPU sums gradients whole (`sharding.gathered`)
     for at, (name, layers, block, _) in reversed(list(enumerate(passed))):
-        own = sum(size(shape) for shape in part.shapes if shape.path.startswith(f"{name}/block_"))
+        blocks = [shape for shape in part.shapes if shape.path.startswith(f"{name}/block_")]
+        own = sum(held(shape, scattered, arch) for shape in blocks)
         below = around + kept(passed[:at])
         working = block.working + (block.kept if remat else 0)
-        yield Moment(gradients, rows * (below + kept(passed[at : at + 1]) + working))
+        yield Moment(gradients, below + kept(passed[at : at + 1]) + working)
         last = (block.input if remat else block.kept) + (layers - 1) * block.bias
-        yield Moment(gradients + own * (layers - 1) / layers, rows * (below + last + working))
-        gradients += own
+        yield Moment(gradients + own * (layers - 1) / layers, below + last + working)
+        gradients += own + (table if len(passed) > 1 and mesh["data"] * mesh["fsdp"] > 1 else 0)  # of its look-ups
 
 
-def _at_update(run: Run, mesh: dict[str, int], held: list[tuple[Shape, int]]) -> Moment:
+def _at_update(run: Run, mesh: dict[str, int], learning: list[tuple[Shape, int]]) -> Moment:
     """Return the moment of the update of parameters of these bytes."""
-    gradients = sum(_update(run.optimizer.name, shape, size) for shape, size in held)
+    gradients = sum(_update(run.optimizer.name, shape, size) for shape, size in learning)
     if mesh["data"] > 1:
-        gradients += sum(size for _, size in held)  # what the other devices' gradients are summed into
+        gradients += sum(size for _, size in learning)  # what the other devices' gradients are summed into
+        if run.arch.structure == "encoder-decoder" and run.arch.tied:  # of each of the table's three uses apart
+            gradients += 2 * sum(size for shape, size in learning if shape.path == "tokens/embedding")
     return Moment(gradients)
 
 
@@ -260,11 +265,13 @@ def complaint(needed: Estimate, free: int) -> str:
         return ""
     largest = max(needed.parts, key=needed.parts.__getitem__)
     remat = "" if needed.remat else "set compute.remat True, "
+    model = "where there are more devices, or lower arch.width, arch.layers or arch.vocab_size"
     remedy = {
         "activations": f"{remat}raise microbatches, or lower batch_size, data.length or arch.layers",
         "logits": "raise microbatches, or lower arch.vocab_size or batch_size",
+        "gathered": f"raise mesh.tensor {model}",
         "batch": "lower batch_size or data.length",
-    }.get(largest, "raise mesh.fsdp where there are more devices, or lower arch.width, arch.layers or arch.vocab_size")
+    }.get(largest, f"raise mesh.fsdp {model}")
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in needed.parts.items() if size)
     where = f" on each of {needed.sharing} devices that share it" if needed.sharing > 1 else ""
     sizes = f"about {_gib(needed.total)} GiB{where}, but {_gib(free)} GiB are free ({parts})"

@@ -130,8 +130,9 @@ def trained(adapter: Adapter, arch: Arch) -> Trained:
     return Trained(whole + updates, updates, min(layer(arch, path) for path in {*chosen.trained, *targets}))
 
 
-def split(shape: Shape, mesh: dict[str, int], arch: Arch) -> int:
-    """Return over how many devices the sharding table spreads a parameter of `arch`; see `sharding.spec`."""
+def held(shape: Shape, mesh: dict[str, int], arch: Arch) -> int:
+    """Return the float32 bytes that each device of a mesh has of parameters of `arch`; see `sharding.spec`."""
     from research.train.sharding import spec
 
-    return math.prod(mesh[axis] for axis in spec(shape.path, shape.shape, mesh, arch) if axis)
+    ways = math.prod(mesh[axis] for axis in spec(shape.path, shape.shape, mesh, arch) if axis)
+    return 4 * math.prod(shape.shape) * shape.times // ways

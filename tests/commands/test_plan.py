@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_said_as_train_says_it(experiment, command, monkeyp
         (("--probe", *STATED), "--probe times this machine, and --device names another: give one of them"),
         (("--mfu", "0.4"), "--mfu is a share of what a device's maker states: name it with --device"),
         (("--tokens-per-parameter", "9", *STATED), "--tokens-per-parameter is for --budget-hours: give that too"),
-        (("--mesh.data", "3", *STATED), "batch_size 4 does not divide by 3 (microbatches 1 x mesh.data 3 x mesh.fsdp 1)"),
+        (("--mesh.data", "3", *STATED), "batch_size 4 does not divide by 3 (microbatches 1 x mesh.data 3 x mesh.fsdp"),
         (("--mesh.fsdp", "0", *STATED), "mesh (0, 0, 1) has a size below 1"),
         (("--steps", "0", *STATED), "steps is 0, and so are epochs and minutes"),
         (("--bugdet-hours", "5"), "unknown field --bugdet-hours"),
