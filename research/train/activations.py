@@ -4,8 +4,8 @@ Counted in XLA's buffer assignments of whole steps on the CPU, by the shapes of 
 token a branch of a block (attention, attention to the encoder, feed-forward) keeps 4 D: its normalised input, the
 stream that its output is added to, and two statistics of its norm, written out as wide as the stream. Attention keeps
 4 A: queries, keys, values and its result. Feed-forward keeps 3 F, or 2 with ReLU, whose sign is in its output. Of each
-score exponential and weight are kept, and where there are many denominators (WRITTEN_OUT) they are, too; of cuDNN's
-attention nothing. What is dropped is drawn again.
+score exponential and weight are kept, and on a CPU alone the denominator, where they are many; of cuDNN's attention
+nothing. What is dropped is drawn again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from typing import NamedTuple
 from research.models.arch import Arch
 from research.models.ladder import FeedForward, Recurrent
 
-WRITTEN_OUT = 4096  # denominators, one a query, from which XLA:CPU writes each out as often as it is divided by
+MANY = 4096  # denominators, from which XLA:CPU writes each out as often as it is divided by, but not for a mesh
+
+
+class Computing(NamedTuple):
+    """How a device computes a block."""
+
+    small: int  # bytes of a number in the type of activations; scores are float32 whatever that is
+    tensor: int  # devices that heads and the feed-forward block are split over, where they divide
+    alone: bool  # one CPU without others, whatever the number of its cores
+    fused: bool  # attention by cuDNN's kernel, which keeps no scores (`attention.fused_attend`)
 
 
 class Block(NamedTuple):
@@ -37,32 +46,29 @@ class Stack(NamedTuple):
 
 
 def stacks(
-    arch: Arch, rows: int, source: int, target: int, *, causal: bool, fused: bool, small: int, tensor: int, lowest: int
+    arch: Arch, computing: Computing, rows: int, source: int, target: int, *, causal: bool, lowest: int
 ) -> list[Stack]:
     """Return the stacks of a transformer in the order of the forward pass.
 
     Args:
         arch: What it is.
+        computing: How it is computed.
         rows: Rows that a device computes at a time.
         source: Tokens of a row that the encoder reads.
         target: Those that the decoder reads.
         causal: Whether the decoder computes the past alone (`attention.attend_past`).
-        fused: Whether cuDNN's kernel computes attention, which keeps no scores (`attention.fused_attend`).
-        small: Bytes of a number in the type of activations; scores are float32 whatever that is.
-        tensor: Devices that heads and the feed-forward block are split over, where they divide.
         lowest: The lowest layer that is trained: blocks below it keep nothing. Those above are counted as if all of
             each were trained: a fourth too much for LoRA, twice for the head alone.
     """
-    found = []
+    found, around = [], 4 * computing.small * arch.width * rows
     if arch.encoder_layers:
-        block = _block(arch, rows, source, [(source, source)], fused, small, tensor)
-        layers = _keeping(arch.encoder_layers, 1, lowest)
-        found.append(Stack("encoder", layers, block, 4 * small * arch.width * rows * source))
+        block = _block(arch, computing, rows, source, [(source, source)])
+        found.append(Stack("encoder", _keeping(arch.encoder_layers, 1, lowest), block, around * source))
     if arch.depth:
         own = past(target) if causal else [(target, target)]
-        block = _block(arch, rows, target, own, fused, small, tensor, source if arch.encoder_layers else 0)
+        block = _block(arch, computing, rows, target, own, source if arch.encoder_layers else 0)
         layers = _keeping(arch.depth, arch.encoder_layers + 1, lowest)
-        found.append(Stack("decoder", layers, block, 4 * small * arch.width * rows * target))
+        found.append(Stack("decoder", layers, block, around * target))
     return found
 
 
@@ -72,16 +78,10 @@ def _keeping(layers: int, first: int, lowest: int) -> int:
 
 
 def _block(
-    arch: Arch,
-    rows: int,
-    length: int,
-    own: list[tuple[int, int]],
-    fused: bool,
-    small: int,
-    tensor: int,
-    source: int = 0,
+    arch: Arch, computing: Computing, rows: int, length: int, own: list[tuple[int, int]], source: int = 0
 ) -> Block:
     """Return what a block keeps of rows of `length`, whose attention to itself is of these (queries, keys)."""
+    small, tensor, alone, fused = computing
     ways = tensor if arch.heads % tensor == 0 else 1
     heads, inner = rows * arch.heads // ways, arch.attention_width / ways
     wide = arch.mlp_width / (tensor if arch.mlp_width % tensor == 0 else 1)
@@ -92,7 +92,8 @@ def _block(
     kept = small * (tokens * narrow + 2 * inner * rows * source)
     across = [(length, source)] if source else []
     own, across = ([], []) if fused else (own, across)
-    kept += sum(4 * heads * queries * keys * (2 + (heads * queries >= WRITTEN_OUT)) for queries, keys in own + across)
+    for queries, keys in own + across:
+        kept += 4 * heads * queries * keys * (3 if alone and heads * queries >= MANY else 2)
     scores = 4 * heads * sum(queries * keys for queries, keys in own)
     working = small * tokens * 4 * arch.width + max(small * tokens * wide, scores - small * tokens * hidden)
     bias = scores if arch.positions == "relative" else 0

@@ -117,9 +117,10 @@ def _in_passes(
     passed: list[activations.Stack] = []
     if isinstance(arch, Arch):
         whole = isinstance(run.objective, Prefix) or getattr(run.objective, "bidirectional", False)
+        alone = cpu and math.prod(mesh.values()) == 1
         fused = platform == "gpu" and run.compute.attention != "xla" and not unfused(run)
-        options = {"fused": fused, "small": small, "tensor": mesh["tensor"], "lowest": part.lowest}
-        passed = activations.stacks(arch, rows, source, target, causal=not whole, **options)
+        computing = activations.Computing(small, mesh["tensor"], alone=alone, fused=fused)
+        passed = activations.stacks(arch, computing, rows, source, target, causal=not whole, lowest=part.lowest)
     remat = run.compute.remat
 
     def kept(stacks: list[activations.Stack]) -> int:
@@ -137,7 +138,9 @@ def _in_passes(
         below = around + kept(passed[:at])
         working = block.working + (block.kept if remat else 0)
         yield Moment(gradients, below + kept(passed[at : at + 1]) + working)
-        last = (block.input if remat else block.kept) + (layers - 1) * block.bias
+        # Where a sum over devices follows, each block's gradient of the relative bias is summed over rows at once.
+        biases = 0 if mesh["data"] * mesh["fsdp"] > 1 else (layers - 1) * block.bias
+        last = (block.input if remat else block.kept) + biases
         yield Moment(gradients + own * (layers - 1) / layers, below + last + working)
         gradients += own + (table if len(passed) > 1 and mesh["data"] * mesh["fsdp"] > 1 else 0)  # of its look-ups
 
