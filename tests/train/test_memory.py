@@ -155,6 +155,16 @@ def test_what_saves_memory_is_seen_to_save_it():
     assert total("cpu", compute=Compute(dtype="bfloat16")) == total("cpu") == plain
 
 
+def test_what_a_device_has_beside_its_own_part():
+    run = make("gpt2", {"dropout": 0.0, "attention_dropout": 0.0}, compute=Compute("bfloat16"), batch_size=64)
+    one, parts = (estimate(run, mesh, "gpu").parts for mesh in (ONE, {**ONE, "fsdp": 4}))
+    assert parts["gathered"] == pytest.approx(one["parameters"], rel=0.02)  # vectors lie whole anyway
+    assert parts["parameters"] + parts["optimizer"] < (one["parameters"] + one["optimizer"]) / 3.5
+    scores = dataclasses.replace(run, compute=Compute("bfloat16", attention="xla"))
+    assert estimate(scores, ONE, "gpu").parts["activations"] - one["activations"] >= 2 * 4 * 64 * 4 * 64 * 64 * 2
+    assert one["gathered"] == 0
+
+
 @pytest.mark.parametrize("head", ["sequence", "tokens"])
 def test_who_tells_labels_apart_keeps_what_a_pretrained_model_of_either_kind_does(head):
     objective = {"sequence": Classification(), "tokens": Tagging()}[head]
