@@ -2,6 +2,8 @@
 
 Command:  python -m research train experiments/gpt2_124m.py
 Devices:  this is for one; for eight, add `--mesh.data 8 --microbatches 5`.
+Plan:     124,439,808 parameters, 812 training MFLOPs a token; on one H100 7.3 GiB and 7 days, on each of eight 7.3 GiB
+          and 0.88 days, at an MFU of 0.4 (`python -m research plan`).
 Source:   Radford et al. (2019), "Language Models are Unsupervised Multitask Learners", section 2: the model, byte-level
           BPE (2.2) of 50,257, 1,024 tokens, residual outputs' initial weights divided by the root of their number; of
           its training only the batch of 512 is published (2.3). The rest is nanoGPT's reproduction

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 USAGE = """usage: python -m research plan EXPERIMENT [--FIELD VALUE ...] [--device NAME [--mfu SHARE] | --probe]
        [--price PER_DEVICE_HOUR] [--budget-hours DEVICE_HOURS [--tokens-per-parameter RATIO]] [--compile]"""
 
-DESCRIPTION = """Say what {experiment} takes: parameters, FLOPs a token, memory of each device of --mesh.*, which need not
-exist, time and cost. --device NAME: of such devices (H100, A100-80GB, TPU-v5e, ...), from what their maker states and
---mfu, the share of it that is reached (0.4). --probe: at the speed of this machine, timed for 30 seconds. --price: of a
-device-hour. --budget-hours: the compute-optimal model and tokens for so many device-hours, at --tokens-per-parameter (20).
---compile: what XLA reserves, beside the estimate. Every field of the experiment:"""
+DESCRIPTION = """Say what {experiment} takes: parameters, FLOPs a token, memory of each device of --mesh.*, which need
+not exist, time and cost. --device NAME: of such devices (H100, A100-80GB, TPU-v5e, ...), from what their maker states
+and --mfu, the share of it that is reached (0.4). --probe: at the speed of this machine, timed for 30 seconds. --price:
+of a device-hour. --budget-hours: the compute-optimal model and tokens for so many device-hours, at
+--tokens-per-parameter (20). --compile: what XLA reserves, beside the estimate. Every field of the experiment:"""
 
 MFU = 0.4
 GIB = 2**30
@@ -136,7 +136,7 @@ def _plan(run: Run, device: str | None, options: Options) -> None:
 
     here = jax.devices()[0]
     asked = max(1, run.mesh.data) * run.mesh.fsdp * run.mesh.tensor
-    shape = sharding.sizes(run.mesh, max(asked, 1 if device else jax.device_count()))  # mesh.data 0 is all that are here
+    shape = sharding.sizes(run.mesh, max(asked, 1 if device else jax.device_count()))  # mesh.data 0: all that are here
     sizes, devices = dict(zip(("data", "fsdp", "tensor"), shape, strict=True)), math.prod(shape)
     sharding.check_batch(run.batch_size, run.microbatches, AbstractMesh(shape, tuple(sizes)))
     subject = plan.subject(run)
@@ -150,9 +150,10 @@ def _plan(run: Run, device: str | None, options: Options) -> None:
     free = memory.usable(device) if device else memory.available()
     print(memory.complaint(needed[run.compute.remat], free) or f"it fits into {free / GIB:,.1f} GiB")
     if options.compile:
-        mesh = sharding.create_mesh(run.mesh if run.mesh.data else Mesh(*shape))
-        estimated = memory.estimate(run, sizes, mesh.devices.flat[0].platform)
-        print(compared(plan.compiled_bytes(subject, mesh), estimated.total, f"{devices} x {mesh.devices.flat[0].device_kind}"))
+        mesh = sharding.create_mesh(Mesh(*shape))
+        estimated = memory.estimate(run, sizes, here.platform)
+        where = f"{devices} x {here.device_kind}"
+        print(compared(plan.compiled_bytes(subject, mesh), estimated.total, where))
 
     work = plan.work(subject)
     show("", ("one update", ""), work_rows(run, work))
@@ -164,7 +165,8 @@ def _plan(run: Run, device: str | None, options: Options) -> None:
     else:
         print("how fast: --probe times this machine for 30 seconds, --device H100 takes what its maker states")
     if speed and options.budget_hours:
-        bought = plan.optimal(options.budget_hours * 3600 * speed.flops_per_s, options.ratio or plan.TOKENS_PER_PARAMETER)
+        operations = options.budget_hours * 3600 * speed.flops_per_s
+        bought = plan.optimal(operations, options.ratio or plan.TOKENS_PER_PARAMETER)
         show("", (f"{options.budget_hours:,g} device-hours", ""), budget_rows(work, bought))
 
 
@@ -213,7 +215,8 @@ def time_rows(run: Run, work: Work, speed: Speed, devices: int, price: float | N
     rows = [("tokens a second", f"{short(speed.tokens_per_s)}: {speed.told}")]
     seconds = run.minutes * 60 or run.steps * work.tokens / speed.tokens_per_s
     if not seconds:
-        return [*rows, ("time", f"not known: epochs {run.epochs:g} are of a text that has not been read; --steps N says it")]
+        unknown = f"not known: epochs {run.epochs:g} are of a text that has not been read; --steps N says it"
+        return [*rows, ("time", unknown)]
     tokens = run.steps * work.tokens or seconds * speed.tokens_per_s
     hours = seconds * devices / 3600
     rows.append(("tokens", f"{short(tokens)}, in {tokens / work.tokens:,.0f} updates"))

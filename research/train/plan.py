@@ -20,7 +20,7 @@ from research.config import Mesh, Run, check, is_task
 from research.data.tokenizer import Tokenizer, load, promised, vocabulary
 from research.models.arch import Arch, with_head
 from research.tasks.prepare import prepared_for
-from research.train import flops, memory, origin, sharding
+from research.train import flops, memory, origin, shapes, sharding
 from research.train.peaks import PEAKS, peak_of
 from research.train.progress import Progress, documents_read
 from research.train.session import memory_estimate, rows_of, with_labels, with_steps, with_vocabulary
@@ -70,7 +70,7 @@ class Purchase(NamedTuple):
 
 
 def subject(run: Run) -> Subject:
-    """Return `run` with its open sizes resolved as `session.open_session` does, but for a text that nobody has read yet.
+    """Return `run` with its open sizes resolved as `session.open_session` does, but for a text that is not read.
 
     Raises:
         UserError: The run cannot work; one line says which field and what to do.
@@ -100,11 +100,12 @@ def subject(run: Run) -> Subject:
 def stand_in(config: Tokenizer, size: int) -> Vocabulary:
     """Return a vocabulary of `size` ids with every special token: what a step computes does not depend on the ids."""
     if config.path:  # published: nobody knows how many it has until it is loaded
-        config = dataclasses.replace(config, sentinels=min(SENTINELS, max(0, size - promised(Tokenizer(sentinels=0)).size)))
+        room = max(0, size - promised(Tokenizer(sentinels=0)).size)
+        config = dataclasses.replace(config, sentinels=min(SENTINELS, room))
     words = promised(config)
-    more = max(0, size - words.size)
-    ordinary = {name: np.append(getattr(words, name), np.zeros(more, bool)) for name in ("special", "continues")}
-    return words._replace(size=words.size + more, ends_sentence=np.append(words.ends_sentence, np.zeros(more, bool)), **ordinary)
+    no = np.zeros(max(0, size - words.size), bool)
+    kinds = {name: np.append(getattr(words, name), no) for name in ("special", "continues", "ends_sentence")}
+    return words._replace(size=words.size + len(no), **kinds)
 
 
 def drawn(run: Run, words: Vocabulary) -> Record:
@@ -120,9 +121,9 @@ def work(subject: Subject) -> Work:
     run = subject.run
     kept = _products(subject, dataclasses.replace(run, compute=dataclasses.replace(run.compute, remat=False)))
     again = _products(subject, run) - kept if run.compute.remat else 0
-    whole = memory.trained(run.adapter, run.arch)
-    parameters = memory.count([*memory.parameters(run.arch), *whole.updates])
-    return Work(parameters, memory.count(whole.shapes), run.batch_size * run.data.length, kept, again)
+    part = shapes.trained(run.adapter, run.arch)
+    parameters = shapes.count([*shapes.parameters(run.arch), *part.updates])
+    return Work(parameters, shapes.count(part.shapes), run.batch_size * run.data.length, kept, again)
 
 
 def _products(subject: Subject, run: Run) -> int:
@@ -138,7 +139,8 @@ def _products(subject: Subject, run: Run) -> int:
         depths["decoder_layers"] = run.arch.depth
 
     def of(**deeper: int) -> int:
-        return _traced(subject, dataclasses.replace(run, arch=dataclasses.replace(run.arch, **{**dict.fromkeys(depths, 1), **deeper})))
+        arch = dataclasses.replace(run.arch, **{**dict.fromkeys(depths, 1), **deeper})
+        return _traced(subject, dataclasses.replace(run, arch=arch))
 
     least = of()
     return least + sum((depth - 1) * (of(**{name: 2}) - least) for name, depth in depths.items() if depth > 1)
@@ -156,7 +158,7 @@ def _shapes(subject: Subject, run: Run) -> Record:
 
 
 def compiled_bytes(subject: Subject, mesh: jax.sharding.Mesh) -> int:
-    """Return what XLA reserves on each device of `mesh` for a step of the run: compiled, and neither run nor allocated."""
+    """Return the bytes that XLA reserves on each device of `mesh` for a step of the run, which is compiled, not run."""
     step = trainer(subject.run, subject.vocabulary, mesh)
     place = sharding.batch_sharding(mesh)
     rows = {

@@ -23,8 +23,8 @@ from research.train.loss import Sums, label_loss, vocabulary_loss
 from research.types import Example, Record, State, Vocabulary
 
 
-# Without this pass of XLA:CPU's, which takes barriers away before what stands on both sides of one is found to be alike,
-# it computes nothing again and keeps all; GPUs and TPUs take them away later.
+# Not to do: a pass of XLA:CPU's that takes barriers away before what stands on both sides of one is found to be alike. It
+# would compute nothing again and keep all. For GPUs and TPUs they are taken away later.
 REMATERIALISE_ON_CPU = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
