@@ -131,7 +131,7 @@ class Watch:
 
     def __init__(self, place: Place, heartbeat: float):
         self.place, self.heartbeat = place, heartbeat
-        self.every = min(2.0, heartbeat / 10)
+        self.every = min(1.0, heartbeat / 10)  # a death goes by way of process 0: what it takes to hear comes twice
         self.over = threading.Event()
         self.known: str | None = None  # an error that all processes have found: process 0 tells it for all
         self._heard: dict[str, str] = {}  # {key: 'host beat'}
