@@ -156,6 +156,19 @@ def test_a_killed_process_ends_the_other_and_what_is_resumed_is_bitwise_the_run_
 
 
 @pytest.mark.slow
+def test_a_killed_process_ends_all_of_three(source, tmp_path):
+    experiment = small.experiment("causal", source, tmp_path / "experiment.py", steps=100_000, batch_size=6, save_every=20)
+    with Several(tmp_path, command(experiment, tmp_path / "run", ("--mesh.data", 3)), count=3) as three:
+        three.until(lambda: (tmp_path / "run/checkpoints/20/manifest.json").exists())
+        three.processes[2].send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert [three.processes[index].wait(HEARTBEAT + 20) for index in (0, 1)] == [1, 1]
+        assert time.monotonic() - began < HEARTBEAT + 5
+        lines = told(three)
+        assert lines[0] == lines[1] and re.match(r"error: process 2 \(\S+\) gone: silent for 6 s", lines[0][0])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [1, 0])
 def test_a_process_that_hears_nothing_ends_also_where_no_connection_closes(stopped, source, tmp_path):
     experiment = small.experiment("causal", source, tmp_path / "experiment.py", steps=100_000, save_every=20)
