@@ -228,6 +228,7 @@ def in_full_depth(name: str, several: list[Sizes]) -> list[dict[str, float]]:
     """Return the same of all blocks, for `several` meshes of as many devices: every further block sends what the second
     adds. A process of its own, which has so many, compiles programs of one block and of two."""
     flags = f"--xla_force_host_platform_device_count={math.prod(several[0].values())} --xla_backend_optimization_level=0"
+    flags += " --xla_llvm_disable_expensive_passes=true"  # nothing is run
     command = [sys.executable, "-m", "experiments.scaling", "--program", json.dumps([name, several])]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -1,10 +1,15 @@
 """Two real processes are one run: the same numbers, one checkpoint, one end. They talk over the loopback interface."""
 
+import concurrent.futures
+import contextlib
+import dataclasses
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import threading
 import time
 
 import jax
@@ -15,11 +20,12 @@ from research.config import Mesh
 from research.report import logs
 from research.train import peers, processes, sharding
 from research.train.checkpoint import Checkpoints
+from research.train.launchers import Place
 from research.train.loop import train
 from research.train.restore import evaluate_run, load_run
 from research.types import UserError
 from tests.train import small, small_tasks
-from tests.train.several import HEARTBEAT, Several
+from tests.train.several import HEARTBEAT, Several, free_port
 
 TIMING = {"seconds", "tokens_per_s", "elapsed"}
 
@@ -66,8 +72,10 @@ def told(several):
 def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(source, tmp_path):
     fields = {"steps": 3, "save_every": 2, "evaluate_every": 0}
     experiment = small.experiment("causal", source, tmp_path / "experiment.py", **fields)
-    with Several(tmp_path, command(experiment, tmp_path / "two")) as two:
+    still = ["--arch.dropout", 0, "--arch.attention-dropout", 0]  # random bits take a third of the compiler's time
+    with Several(tmp_path, [*command(experiment, tmp_path / "two"), *still]) as two:
         run = small.run("causal", source, mesh=Mesh(data=1, fsdp=2), **fields)
+        run = dataclasses.replace(run, arch=dataclasses.replace(run.arch, dropout=0.0, attention_dropout=0.0))
         assert train(run, tmp_path / "one") == "done"  # meanwhile
         assert two.wait() == [0, 0], two.said(0) + two.said(1)
         assert two.said(1) == two.said(1, "out") == two.said(0, "out") == ""
@@ -105,6 +113,45 @@ def test_what_comes_of_a_peer_is_known_from_ones_own_mistakes():
     except UserError as error:
         assert peers.of_peers(error)
     assert not peers.of_peers(UserError("UNKNOWN field"[1:])) and not peers.of_peers(KeyboardInterrupt())
+
+
+def called(port, line):
+    """Say `line` to process 0 as another would, once it listens, and return the connection."""
+    while True:
+        with contextlib.suppress(OSError):
+            link = socket.create_connection(("127.0.0.1", port), timeout=10)
+            link.sendall(line)
+            return link
+
+
+def test_who_came_and_went_is_waited_for_again_and_strangers_are_not_heard():
+    port = free_port()
+    places = [Place(f"127.0.0.1:{port}", 3, index) for index in range(3)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(peers.gather, places[0], 10)
+        called(port, b"GET / HTTP/1.1\r\n\r\n").close()
+        called(port, b"tercet 1 3\n").close()  # killed while it waited
+        others = [pool.submit(peers.gather, place, 10) for place in places[1:]]
+        assert [each.result() for each in (first, *others)] == [None] * 3
+        alone = pool.submit(peers.gather, places[0], 1)
+        called(port, b"tercet 1 3\n").close()
+        with pytest.raises(UserError, match="process 1, 2 of 3 did not come"):
+            alone.result()
+
+
+def test_what_else_has_the_port_of_process_0_is_not_taken_for_it():
+    def serve(server):
+        with contextlib.suppress(OSError):
+            while True:
+                with server.accept()[0] as link:
+                    link.sendall(b"\x00\x00\x24\x04\xff\xff go\n")  # as gRPC greets
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"process 0 did not answer at {address} \(something else answers\)"):
+            peers.gather(Place(address, 2, 1), 0.5)
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_alone_nothing_is_asked_of_anyone(tmp_path):
