@@ -135,7 +135,7 @@ def test_a_step_gathers_and_scatters_along_fsdp_and_sums_states_along_tensor(cap
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize(("family", "name"), PAIRS, ids=" ".join)
+@pytest.mark.parametrize(("family", "name"), PAIRS, ids=map(" ".join, PAIRS))
 def test_the_step_of_every_family_sends_no_more_than_it_should(family, name, mesh, capfd, monkeypatch):
     monkeypatch.setattr(loss, "chunk_bytes", lambda platform: 4000)
     run = make(family, name, mesh=MESHES[mesh], optimizer=RATE)
