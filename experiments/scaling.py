@@ -59,11 +59,11 @@ def main() -> None:
     parser.add_argument("--program", help=argparse.SUPPRESS)  # what a process of as many devices is told
     options = parser.parse_args()
     if options.program:
-        print(json.dumps(compiled(*json.loads(options.program))))
+        name, several = json.loads(options.program)
+        print(json.dumps([[compiled(name, sizes, layers) for layers in (1, 2)] for sizes in several]))
         return
     for name in options.model:
         table(name, options.devices, options.compile)
-    for name in options.model:
         limits(name)
 
 
@@ -75,12 +75,13 @@ def table(name: str, devices: list[int], compiling: bool) -> None:
     columns += f"{'compiled: data':>17}{'fsdp':>7}{'tensor':>8}{'of paper':>10}" if compiling else ""
     print(columns + f"{'of products, H100':>19}")
     for count in devices:
-        for sizes in meshes(name, count):
+        several = meshes(name, count)
+        programs = in_full_depth(name, several) if compiling else [{}] * len(several)
+        for sizes, found in zip(several, programs, strict=True):
             expected = paper(name, sizes)
             line = "{:>5}{:>5}{:>7}".format(*sizes.values()) + f"{work(name) / count / 1e12:>8.2f}"
             line += "{:>20,.0f}{:>7,.0f}{:>8,.0f}".format(*(sent / 1e6 for sent in expected.values()))
             if compiling:
-                found = in_full_depth(name, sizes)
                 line += "{:>17,.0f}{:>7,.0f}{:>8,.0f}".format(*(sent / 1e6 for sent in found.values()))
                 line += f"{sum(found.values()) / sum(expected.values()):>10.2f}"
             print(f"{line}{waiting(name, sizes):>19.2f}", flush=True)
@@ -210,7 +211,7 @@ def paper(name: str, sizes: Sizes, width: int = 4, layers: int = 0) -> dict[str,
 
 
 def compiled(name: str, sizes: Sizes, layers: int) -> dict[str, float]:
-    """Return the same of the compiled program of as many CPU devices as there are, with `layers` blocks (a stack).
+    """Return the same of the program compiled for as many CPU devices, with `layers` blocks (a stack).
 
     What is exchanged along several axes at once is put down to the first of them.
     """
@@ -223,22 +224,19 @@ def compiled(name: str, sizes: Sizes, layers: int) -> dict[str, float]:
     return sent
 
 
-def in_full_depth(name: str, sizes: Sizes) -> dict[str, float]:
-    """Return the same of all blocks, from programs of one and two: every further block sends what the second adds."""
-    first, second = (in_a_process(name, sizes, layers) for layers in (1, 2))
-    more = published(name).arch.layers - 1
-    return {axis: first[axis] + more * (second[axis] - first[axis]) for axis in sizes}
-
-
-def in_a_process(name: str, sizes: Sizes, layers: int) -> dict[str, float]:
-    """Return `compiled` of a process that has as many devices as the mesh."""
-    flags = f"--xla_force_host_platform_device_count={math.prod(sizes.values())} --xla_backend_optimization_level=0"
-    command = [sys.executable, "-m", "experiments.scaling", "--program", json.dumps([name, sizes, layers])]
+def in_full_depth(name: str, several: list[Sizes]) -> list[dict[str, float]]:
+    """Return the same of all blocks, for `several` meshes of as many devices: every further block sends what the second
+    adds. A process of its own, which has so many, compiles programs of one block and of two."""
+    flags = f"--xla_force_host_platform_device_count={math.prod(several[0].values())} --xla_backend_optimization_level=0"
+    flags += " --xla_llvm_disable_expensive_passes=true"  # nothing is run
+    command = [sys.executable, "-m", "experiments.scaling", "--program", json.dumps([name, several])]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     if result.returncode:
-        sys.exit(f"error: {name} could not be compiled for the mesh {sizes}: {result.stderr.strip().splitlines()[-1:]}")
-    return json.loads(result.stdout)
+        sys.exit(f"error: {name} could not be compiled for {several}: {result.stderr.strip().splitlines()[-1:]}")
+    more = published(name).arch.layers - 1
+    pairs = json.loads(result.stdout)
+    return [{axis: first[axis] + more * (second[axis] - first[axis]) for axis in first} for first, second in pairs]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from research.types import UserError
 # Folders of keys of JAX's coordination service, which process 0 hosts: who is alive; why all end, as the first to write
 # it says; and who has told its user so.
 ALIVE, VERDICT, TOLD = "tercet/alive/", "tercet/verdict/", "tercet/told/"
+GREETING = "tercet"  # begins each line of `gather`: JAX's service of a run that is about to end may still have the port
 GRACE = 3.0  # seconds that process 0, whose end is that of the service, waits for the others to have told
 GO_ON = "start all of them again: a run goes on from its last checkpoint"
 # What XLA and the service say of a collective, a barrier or a call whose other end is gone.
@@ -55,10 +56,14 @@ def _listen(place: Place, deadline: float) -> str:
             with contextlib.suppress(OSError, ValueError):  # nobody for so long, or somebody else's call
                 link, _ = server.accept()
                 link.settimeout(GRACE)
-                index, count = map(int, link.makefile().readline().split())
-                came[index] = link
-                if count != place.count:
-                    said = f"processes.count is {place.count} in process 0 and {count} in process {index}: give all the same"
+                word, *numbers = link.makefile().readline().split()
+                index, count = map(int, numbers)
+                if word == GREETING:
+                    came[index] = link
+                    if count != place.count:
+                        others = f"{count} in process {index}: give all the same"
+                        said = f"processes.count is {place.count} in process 0 and {others}"
+            came = {index: link for index, link in came.items() if not _closed(link)}
             missing = [str(index) for index in range(1, place.count) if index not in came]
             if not missing:
                 said = said or "go"
@@ -66,8 +71,20 @@ def _listen(place: Place, deadline: float) -> str:
                 said = f"process {', '.join(missing)} of {place.count} did not come to {place.address}: start all of them"
     for link in came.values():
         with link, contextlib.suppress(OSError):
-            link.sendall(f"{said}\n".encode())
+            link.settimeout(GRACE)
+            link.sendall(f"{GREETING} {said}\n".encode())
     return said
+
+
+def _closed(link: socket.socket) -> bool:
+    """Return whether the other end, which says nothing more once it has come, is gone."""
+    link.setblocking(False)
+    try:
+        return not link.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _call(place: Place, deadline: float) -> str:
@@ -75,11 +92,12 @@ def _call(place: Place, deadline: float) -> str:
     while True:
         try:
             with socket.create_connection(split(place.address), timeout=max(0.01, deadline - time.monotonic())) as link:
-                link.sendall(f"{place.index} {place.count}\n".encode())
+                link.sendall(f"{GREETING} {place.index} {place.count}\n".encode())
                 link.settimeout(max(0.0, deadline - time.monotonic()) + GRACE)
-                if said := link.makefile().readline().strip():
+                word, _, said = link.makefile(errors="replace").readline().strip().partition(" ")
+                if word == GREETING:
                     return said
-                raise OSError("it closed the connection")
+                raise OSError("something else answers" if word else "it closed the connection")
         except OSError as error:
             if time.monotonic() > deadline:
                 why = error.strerror or error
@@ -131,7 +149,7 @@ class Watch:
 
     def __init__(self, place: Place, heartbeat: float):
         self.place, self.heartbeat = place, heartbeat
-        self.every = min(2.0, heartbeat / 10)
+        self.every = min(1.0, heartbeat / 10)  # a death goes by way of process 0: what it takes to hear comes twice
         self.over = threading.Event()
         self.known: str | None = None  # an error that all processes have found: process 0 tells it for all
         self._heard: dict[str, str] = {}  # {key: 'host beat'}

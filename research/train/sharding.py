@@ -195,6 +195,6 @@ def _rule(path: str, shape: tuple[int, ...]) -> list[tuple[Any, int]]:
 def _uneven(path: str, axis: str | tuple[str, ...], size: int, sizes: Mapping[str, int], arch: Any) -> str:
     """Return how many of what cannot be split evenly over `axis`; nothing where they can."""
     ways = math.prod(sizes[name] for name in (axis if isinstance(axis, tuple) else (axis,)))
-    if axis == "tensor" and "attention/" in path and arch is not None:
-        return f"{arch.heads} heads" if arch.heads % ways else ""
+    if axis == "tensor" and "attention/" in path and arch is not None and arch.heads % ways:
+        return f"{arch.heads} heads"
     return f"{size}" if size % ways else ""

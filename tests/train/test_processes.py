@@ -1,10 +1,14 @@
 """Two real processes are one run: the same numbers, one checkpoint, one end. They talk over the loopback interface."""
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import threading
 import time
 
 import jax
@@ -15,11 +19,12 @@ from research.config import Mesh
 from research.report import logs
 from research.train import peers, processes, sharding
 from research.train.checkpoint import Checkpoints
+from research.train.launchers import Place
 from research.train.loop import train
 from research.train.restore import evaluate_run, load_run
 from research.types import UserError
 from tests.train import small, small_tasks
-from tests.train.several import HEARTBEAT, Several
+from tests.train.several import HEARTBEAT, Several, free_port
 
 TIMING = {"seconds", "tokens_per_s", "elapsed"}
 
@@ -107,6 +112,45 @@ def test_what_comes_of_a_peer_is_known_from_ones_own_mistakes():
     assert not peers.of_peers(UserError("UNKNOWN field"[1:])) and not peers.of_peers(KeyboardInterrupt())
 
 
+def called(port, line):
+    """Say `line` to process 0 as another would, once it listens, and return the connection."""
+    while True:
+        with contextlib.suppress(OSError):
+            link = socket.create_connection(("127.0.0.1", port), timeout=10)
+            link.sendall(line)
+            return link
+
+
+def test_who_came_and_went_is_waited_for_again_and_strangers_are_not_heard():
+    port = free_port()
+    places = [Place(f"127.0.0.1:{port}", 3, index) for index in range(3)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(peers.gather, places[0], 10)
+        called(port, b"GET / HTTP/1.1\r\n\r\n").close()
+        called(port, b"tercet 1 3\n").close()  # killed while it waited
+        others = [pool.submit(peers.gather, place, 10) for place in places[1:]]
+        assert [each.result() for each in (first, *others)] == [None] * 3
+        alone = pool.submit(peers.gather, places[0], 1)
+        called(port, b"tercet 1 3\n").close()
+        with pytest.raises(UserError, match="process 1, 2 of 3 did not come"):
+            alone.result()
+
+
+def test_what_else_has_the_port_of_process_0_is_not_taken_for_it():
+    def serve(server):
+        with contextlib.suppress(OSError):
+            while True:
+                with server.accept()[0] as link:
+                    link.sendall(b"\x00\x00\x24\x04\xff\xff go\n")  # as gRPC greets
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"process 0 did not answer at {address} \(something else answers\)"):
+            peers.gather(Place(address, 2, 1), 0.5)
+        server.shutdown(socket.SHUT_RDWR)
+
+
 def test_alone_nothing_is_asked_of_anyone(tmp_path):
     assert processes.agreed("x", lambda: (1, float("inf"))) == (1, float("inf"))
     assert processes.gathered("x", lambda: "y") == ["y"]
@@ -153,6 +197,19 @@ def test_a_killed_process_ends_the_other_and_what_is_resumed_is_bitwise_the_run_
         assert whole.wait() == [0, 0], whole.said(0) + whole.said(1)
     assert rows(folder) == rows(tmp_path / "whole")
     assert_same_arrays(folder, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_of_three(source, tmp_path):
+    experiment = small.experiment("causal", source, tmp_path / "experiment.py", steps=100_000, batch_size=6, save_every=20)
+    with Several(tmp_path, command(experiment, tmp_path / "run", ("--mesh.data", 3)), count=3) as three:
+        three.until(lambda: (tmp_path / "run/checkpoints/20/manifest.json").exists())
+        three.processes[2].send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert [three.processes[index].wait(HEARTBEAT + 20) for index in (0, 1)] == [1, 1]
+        assert time.monotonic() - began < HEARTBEAT + 5
+        lines = told(three)
+        assert lines[0] == lines[1] and re.match(r"error: process 2 \(\S+\) gone: silent for 6 s", lines[0][0])
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from research.config import Adapter
+from research.config import Adapter, Optimizer
 from research.models.arch import Arch, with_head
 from research.models.build import parameter_shapes
 from research.models.paths import flatten
-from research.train import adapter, sharding
+from research.train import adapter, optimizer, sharding
 from tests.train.test_meshes import FAMILIES
 
 SPLIT = r"tokens/embedding|head/kernel|(query|key|value|out|up|down|gate)/kernel|relative/embedding"  # over `tensor`
@@ -70,6 +70,17 @@ def test_what_does_not_divide_is_whole_and_told_once():
     assert not sharding.not_split(parameter_shapes(arch), AbstractMesh((8, 1, 1), ("data", "fsdp", "tensor")), arch)
     narrow = AbstractMesh((1, 5, 1), ("data", "fsdp", "tensor"))
     assert len(sharding.not_split(parameter_shapes(arch), narrow, arch)) == 1  # all are 48 wide
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon", "sgd"])
+def test_every_optimizers_state_is_split_evenly(name):
+    mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "tensor"))
+    rule = optimizer.create(Optimizer(name=name), lambda step: 1.0)
+    for family in ("bert", "gpt2", "t5", "lstm"):
+        arch = FAMILIES[family]
+        state = jax.eval_shape(rule.init, parameter_shapes(arch))
+        places = sharding.shardings(state, mesh, arch)
+        jax.tree.map(lambda leaf, place: place.shard_shape(leaf.shape), state, places)  # adafactor's dummies are [1]
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
