@@ -1,8 +1,8 @@
 """What a step sends between devices beside what it computes, on paper and compiled, and where meshes stop paying.
 
 Command:  python -m experiments.scaling [--model bert-base-uncased gpt2 t5-base] [--compile] [--devices 8 64 256]
-Cost:     on paper 20 s; compiled, for as many CPU devices as are named and with no parameter allocated, a minute each for
-          a model and a number of devices.
+Cost:     on paper 20 s; compiled, for as many CPU devices as are named and with no parameter allocated, one to two minutes
+          each for a model and a number of devices.
 Result:   experiments/results/scaling.txt; experiments/scaling.md says what follows from it.
 Source:   published shapes and batches: BERT-base, 256 rows of 512 tokens (Devlin et al., 2019, appendix A.2); GPT-2 124M,
           512 of 1,024 (Radford et al., 2019, section 2.3); T5-base, 128 of 512 (Raffel et al., 2020, section 3.1.2).

@@ -93,21 +93,31 @@ def program(run):
     return one.update.lower(one.shapes, rows).compile().as_text()
 
 
-def matrices_along_fsdp(run, sizes):
-    """Return the shapes of the parameters that are split along fsdp, as a device has them: whole along it."""
-    found = []
+def as_used(run, sizes):
+    """Return {path: (whether it is split along fsdp, its shape as a device has it, whole along that)} of parameters."""
+    found = {}
     for path, leaf in flatten(parameter_shapes(run.arch)).items():
         rule = sharding.spec(path, leaf.shape, sizes, run.arch)
-        if "fsdp" in rule and sizes["fsdp"] > 1:
-            sides = zip(leaf.shape, rule, strict=True)
-            found.append(tuple(side // (sizes["tensor"] if axis == "tensor" else 1) for side, axis in sides))
-    return sorted(found)
+        shape = tuple(
+            side // (sizes["tensor"] if axis == "tensor" else 1) for side, axis in zip(leaf.shape, rule, strict=True)
+        )
+        found[path] = ("fsdp" in rule and sizes["fsdp"] > 1, shape)
+    return found
+
+
+def summed_whole(run, parameters):
+    """Return the paths of matrices whose gradients may be summed along fsdp, not scattered: those that it does not split
+    (a classifier's), the table that both stacks look up, of which XLA sums each one's gradient before it adds the two, and
+    BERT's types, which are all 0 here, so that their gradient is one vector."""
+    shared = ("tokens/embedding",) if getattr(run.arch, "structure", "") == "encoder-decoder" else ()
+    return [path for path, (split, _) in parameters.items() if not split or path.endswith(("types/embedding", *shared))]
 
 
 def assert_only_what_the_mesh_should_cost(run, text):
     sizes = dict(sharding.create_mesh(run.mesh).shape)
     found = [(one.kind, one.axes(sizes), shape) for one in collectives(text) for shape in one.shapes]
-    whole = matrices_along_fsdp(run, sizes)
+    parameters = as_used(run, sizes)
+    whole = sorted(shape for split, shape in parameters.values() if split)
     assert sorted(shape for kind, _, shape in found if kind == "all-gather") == whole  # each once, and nothing else
     assert {axes for kind, axes, _ in found if kind == "all-gather"} <= {("fsdp",)}
     rows = run.batch_size // (sizes["data"] * sizes["fsdp"])
@@ -116,9 +126,15 @@ def assert_only_what_the_mesh_should_cost(run, text):
     assert {kind for kind, *_ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
     if sizes["data"] == 1:
         scattered = [math.prod(shape) * sizes["fsdp"] for kind, _, shape in found if kind == "reduce-scatter"]
-        parts = [math.prod(shape) for shape in whole]
-        assert set(scattered) == set(parts) and len(scattered) >= len(parts)  # of a tied table there are two
-        assert all(len(shape) < 2 for kind, axes, shape in found if kind == "all-reduce" and "fsdp" in axes)
+        kept = summed_whole(run, parameters)
+        parts = [math.prod(shape) for path, (_, shape) in parameters.items() if path not in kept]
+        assert set(parts) <= set(scattered) <= set(map(math.prod, whole))
+        assert len(scattered) >= len(parts)  # of a tied table there are two
+        summed = {shape for kind, axes, shape in found if kind == "all-reduce" and "fsdp" in axes and len(shape) > 1}
+        if getattr(run.arch, "positions", "") == "relative":  # T5's bias, of which it sums [H, T, S], not the table
+            summed = {shape for shape in summed if shape[0] != run.arch.heads // sizes["tensor"] or len(shape) != 3}
+        shapes = [parameters[path][1] for path in kept]
+        assert summed <= {*shapes, *(shape[::-1] for shape in shapes)}  # some gradients are made transposed
 
 
 def unwanted(err):
