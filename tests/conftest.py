@@ -4,6 +4,7 @@ import atexit
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 # Before jax is imported anywhere: eight devices on the CPU, so that meshes are tested on any machine; and a compiler that
@@ -40,3 +41,11 @@ def tokenizer_folder() -> pathlib.Path:
     """Real published tokenizers; a test that needs them is skipped where they are absent."""
     data = pathlib.Path(os.environ.get("TERCET_DATA", ROOT / "../shared/data"))
     return _folder(data / "../tokenizers", "tokenizers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file():
+    """Compiled programs of one file are of no use to the next: kept, they take 5 GB in the end, and 3 otherwise."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
