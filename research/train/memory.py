@@ -119,8 +119,7 @@ def _in_passes(
     chunk, several = _chunk(platform, outputs, run.objective.lengths(run.data.length).scored, rows, mesh["tensor"])
     table = 4 * outputs * (arch.width if isinstance(arch, Arch) else arch.state_width) // mesh["tensor"]
     table *= any(shape.path in ("tokens/embedding", "head/kernel") for shape in part.shapes)
-    before = sum(held(shape, mesh, arch) for shape in part.shapes)
-    gradients = before if run.microbatches > 1 else 0
+    gradients = sum(held(shape, mesh, arch) for shape in part.shapes if run.microbatches > 1)  # of those before
     passed: list[activations.Stack] = []
     if isinstance(arch, Arch):
         whole = isinstance(run.objective, Prefix) or getattr(run.objective, "bidirectional", False)
