@@ -5,8 +5,8 @@ Command:  python -m research train experiments/bert_base.py
               --microbatches 8 --allow-changes
 Devices:  these are for one, and the second goes on in the first's folder; for eight, add `--mesh.data 8` to both and
           leave out `--microbatches 8`.
-Plan:     109,514,298 parameters, 545 then 589 training MFLOPs a token; on one H100 19.9 then 17.8 GiB and 0.7 days, on
-          each of eight 3.7 then 17.3 GiB and 0.087 days, at an MFU of 0.4 (`python -m research plan`).
+Plan:     109,514,298 parameters, 545 then 589 training MFLOPs a token; on one H100 20 then 18 GiB and 0.7 days, on each
+          of eight 3.7 then 17 GiB and 0.087 days, at an MFU of 0.4 (`python -m research plan`).
 Source:   Devlin et al. (2019), "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
           section 3.1 (text; 15 % of the tokens masked, 80/10/10) and appendix A.2: 256 sequences a batch, one million
           steps, the first 90 % of 128 tokens and the rest of 512; Adam at 1e-4 (0.9, 0.999), decay 0.01, linear after

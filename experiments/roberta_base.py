@@ -2,8 +2,8 @@
 
 Command:  python -m research train experiments/roberta_base.py
 Devices:  this is for one; for eight, add `--mesh.data 8 --microbatches 32`.
-Plan:     124,697,433 parameters, 602 training MFLOPs a token; on one H100 18.1 GiB and 37 days, on each of eight 18.0
-          GiB and 4.6 days, at an MFU of 0.4 (`python -m research plan`).
+Plan:     124,697,433 parameters, 602 training MFLOPs a token; on one H100 18 GiB and 37 days, on each of eight 18 GiB
+          and 4.6 days, at an MFU of 0.4 (`python -m research plan`).
 Source:   Liu et al. (2019), "RoBERTa: A Robustly Optimized BERT Pretraining Approach", sections 3.1, 4 and 5 and
           table 9: batches of 8K sequences of 512 tokens, full sentences across documents (4.2), 500,000 steps; Adam at
           6e-4 (0.9, 0.98), epsilon 1e-6, decay 0.01, no clipping, linear after a warm-up of 24,000; dropout 0.1; 15 %

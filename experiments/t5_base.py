@@ -2,8 +2,8 @@
 
 Command:  python -m research train experiments/t5_base.py
 Devices:  this is for one; for eight, add `--mesh.data 8 --microbatches 1`.
-Plan:     222,903,552 parameters, 750 training MFLOPs a token; on one H100 21.1 GiB and 0.84 days, on each of eight 10.7
-          GiB and 0.1 days, at an MFU of 0.4 (`python -m research plan`).
+Plan:     222,903,552 parameters, 750 training MFLOPs a token; on one H100 21 GiB and 0.84 days, on each of eight 11 GiB
+          and 0.1 days, at an MFU of 0.4 (`python -m research plan`).
 Source:   Raffel et al. (2020), "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
           sections 3.1.1 (dropout 0.1) and 3.1.2: 128 sequences of 512 tokens, 524,288 steps, C4; Adafactor at
           1 / sqrt(max(n, 10,000)), which is 0.01 for 10,000 steps. Section 3.3.4: 15 % of the tokens in spans of 3 on

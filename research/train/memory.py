@@ -51,8 +51,12 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     """Return what one training step of `run` takes on each device of a mesh of these sizes.
 
     The peak is where the loss is made, when every activation is alive and few gradients are; in the backward pass of a
-    block; or where the update is, when all gradients are alive and no activation is. `gradients`, `activations`,
-    `logits` and `gathered` are those of the largest.
+    block; or behind it, where gradients are summed or the update is, when all of them are alive and no activation is.
+    `gradients`, `activations`, `logits` and `gathered` are those of the largest.
+
+    Of XLA:CPU's own figures for BERT, GPT-2, T5 and BART of three and six blocks, on one device and on four meshes,
+    rematerialised or not, it was at worst 15 % off (tensor parallelism with rematerialisation, too high), and 2 % in
+    the median. Those of GPUs and TPUs have not been compared.
 
     Args:
         run: Its arch has a vocabulary size.
@@ -81,7 +85,10 @@ def estimate(run: Run, mesh: dict[str, int], platform: str | None = None) -> Est
     whole = [(held(shape, {**mesh, "fsdp": 1}, arch), held(shape, mesh, arch)) for shape in every]
     gathered = sum(size for size, own in whole if size > own)  # kept from the forward to the backward pass
     moments = [moment._replace(gathered=gathered) for moment in passes]
-    moment = max([*moments, _at_update(run, mesh, learning)], key=sum)
+    moments.append(_at_update(run, learning))
+    if platform == "cpu" and ways > 1 and isinstance(arch, Arch):
+        moments.append(_at_sums(arch, mesh, part))
+    moment = max(moments, key=sum)
     tokens = run.data.length + run.objective.lookahead + source + target + 2 * lengths.scored
     parts = {
         "parameters": sum(own for _, own in whole),
@@ -112,8 +119,7 @@ def _in_passes(
     chunk, several = _chunk(platform, outputs, run.objective.lengths(run.data.length).scored, rows, mesh["tensor"])
     table = 4 * outputs * (arch.width if isinstance(arch, Arch) else arch.state_width) // mesh["tensor"]
     table *= any(shape.path in ("tokens/embedding", "head/kernel") for shape in part.shapes)
-    # Of the microbatches before.
-    gradients = sum(held(shape, mesh, arch) for shape in part.shapes) if run.microbatches > 1 else 0
+    gradients = sum(held(shape, mesh, arch) for shape in part.shapes if run.microbatches > 1)  # of those before
     passed: list[activations.Stack] = []
     if isinstance(arch, Arch):
         whole = isinstance(run.objective, Prefix) or getattr(run.objective, "bidirectional", False)
@@ -127,10 +133,13 @@ def _in_passes(
         return sum(stack.layers * (stack.block.input if remat else stack.block.kept) for stack in stacks)
 
     around = sum(stack.around for stack in passed) or rows * target * activations.ladder(arch, small)
-    # Logits and their gradient, in whose place exponentials stood, beside the table's, which is turned round at last.
-    yield Moment(gradients + table, around + kept(passed), 2 * chunk)
-    yield Moment(gradients + 2 * table, around + kept(passed), 0 if several else chunk)
-    gradients += table
+    # Zeros to add the gradients of looked-up words to are made beforehand: of each use apart where devices are summed.
+    spread = mesh["data"] * mesh["fsdp"] > 1
+    zeros = table * (max(1, len(passed)) if spread else 1)
+    # Logits and their gradient, in whose place exponentials stood; then the table's gradient.
+    yield Moment(gradients + zeros, around + kept(passed), 2 * chunk)
+    yield Moment(gradients + zeros + table, around + kept(passed), 0 if several else chunk)
+    gradients += zeros
     scattered = {**mesh, "fsdp": 1} if cpu else mesh  # XLA:CPU sums gradients whole (`sharding.gathered`)
     for at, (name, layers, block, _) in reversed(list(enumerate(passed))):
         blocks = [shape for shape in part.shapes if shape.path.startswith(f"{name}/block_")]
@@ -139,19 +148,27 @@ def _in_passes(
         working = block.working + (block.kept if remat else 0)
         yield Moment(gradients, below + kept(passed[at : at + 1]) + working)
         # Where a sum over devices follows, each block's gradient of the relative bias is summed over rows at once.
-        biases = 0 if mesh["data"] * mesh["fsdp"] > 1 else (layers - 1) * block.bias
+        biases = 0 if spread else (layers - 1) * block.bias
         last = (block.input if remat else block.kept) + biases
         yield Moment(gradients + own * (layers - 1) / layers, below + last + working)
-        gradients += own + (table if len(passed) > 1 and mesh["data"] * mesh["fsdp"] > 1 else 0)  # of its look-ups
+        gradients += own
 
 
-def _at_update(run: Run, mesh: dict[str, int], learning: list[tuple[Shape, int]]) -> Moment:
+def _at_sums(arch: Arch, mesh: dict[str, int], part: Trained) -> Moment:
+    """Return the moment when a mesh of CPUs sums gradients over its devices, all at once.
+
+    There is what goes in beside what comes out; under fsdp this is so of the largest alone. Each use of the words'
+    table is summed apart.
+    """
+    sizes = {shape.path: held(shape, {**mesh, "fsdp": 1}, arch) for shape in part.shapes}
+    table = sizes.pop("tokens/embedding", 0)
+    uses = bool(arch.encoder_layers) + bool(arch.depth) + (arch.tied and arch.head == "vocabulary")
+    return Moment(2 * uses * table + sum(sizes.values()) * (2 if mesh["fsdp"] == 1 else 1))
+
+
+def _at_update(run: Run, learning: list[tuple[Shape, int]]) -> Moment:
     """Return the moment of the update of parameters of these bytes."""
     gradients = sum(_update(run.optimizer.name, shape, size) for shape, size in learning)
-    if mesh["data"] > 1:
-        gradients += sum(size for _, size in learning)  # what the other devices' gradients are summed into
-        if run.arch.structure == "encoder-decoder" and run.arch.tied:  # of each of the table's three uses apart
-            gradients += 2 * sum(size for shape, size in learning if shape.path == "tokens/embedding")
     return Moment(gradients)
 
 

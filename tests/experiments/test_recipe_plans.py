@@ -43,7 +43,7 @@ def on(name, devices, flops):
         run = dataclasses.replace(run, microbatches=parts, mesh=Mesh(devices))
         estimate = memory.estimate(run, sizes, peaks.platform_of(H100))
         assert not memory.complaint(estimate, memory.usable(H100))
-        needed.append(f"{estimate.total / GIB:.1f}")
+        needed.append(f"{estimate.total / GIB:.2g}")
         tokens = run.batch_size * run.data.length
         work = plan.Work(0, 0, tokens, tokens * each, 0)
         speed = plan.stated(run, work, devices, H100, MFU)

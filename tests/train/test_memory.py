@@ -112,7 +112,7 @@ def sized(family, mesh, shape, remat, **fields) -> Run:
 @pytest.mark.parametrize(
     ("family", "mesh", "shape", "remat"),
     [
-        ("bert", "one", "round", False),
+        ("gpt2", "one", "round", False),
         ("gpt2", "2 x 2 x 2", "round", True),
         *(pytest.param(*cell, marks=pytest.mark.slow) for cell in PRODUCT),
     ],
@@ -152,7 +152,7 @@ def test_what_saves_memory_is_seen_to_save_it():
     assert total(compute=Compute(dtype="bfloat16")) < plain / 1.2
     assert total("cpu", compute=Compute(remat=True)) < plain / 3
     assert total(ema=0.9) - plain == estimate(make("bert", {"layers": 12}), ONE).parts["parameters"]
-    assert total("cpu", compute=Compute(dtype="bfloat16")) == total("cpu") == plain
+    assert total("cpu", compute=Compute(dtype="bfloat16")) == total("cpu") > plain  # denominators
 
 
 def test_what_a_device_has_beside_its_own_part():
