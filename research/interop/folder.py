@@ -238,15 +238,18 @@ def _placement(sharding: Sharding | None) -> Callable[[str, np.ndarray], jax.Arr
     """Return the function that puts the array of a path where `sharding` says, as float32.
 
     Arrays are copied first, each shard by itself: on the CPU, jax would keep what lies at a round address where it is,
-    in the mapped file, and who overwrites that would overwrite parameters.
+    in the mapped file, and who overwrites that would overwrite parameters. Each is waited for: a busy device would
+    leave many copies on the host, where there may be room for one.
     """
 
     def copied(array: np.ndarray) -> np.ndarray:
         return np.array(array, np.float32, order="C")
 
-    if sharding is None:
-        return lambda path, array: jax.device_put(copied(array))
-    where = sharding if callable(sharding) else flatten(sharding).__getitem__
-    return lambda path, array: jax.make_array_from_callback(
-        array.shape, where(path), lambda index: copied(array[index])
-    )
+    def place(path: str, array: np.ndarray) -> jax.Array:
+        if where is None:
+            return jax.block_until_ready(jax.device_put(copied(array)))
+        made = jax.make_array_from_callback(array.shape, where(path), lambda index: copied(array[index]))
+        return jax.block_until_ready(made)
+
+    where = sharding if sharding is None or callable(sharding) else flatten(sharding).__getitem__
+    return place

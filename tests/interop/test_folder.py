@@ -284,4 +284,4 @@ def test_loading_takes_little_more_memory_than_the_parameters(name, dtype, tmp_p
     run = [sys.executable, "-c", PEAK, str(tmp_path)]
     done = subprocess.run(run, cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""}, stdout=subprocess.PIPE, check=True)
     print(name, dtype, done.stdout)
-    assert 1.0 < float(done.stdout) < 1.4  # 1.05 on an idle machine; on a busy one copies are waited for; 2 would be all twice
+    assert 1.0 < float(done.stdout) < 1.2
