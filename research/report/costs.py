@@ -28,6 +28,8 @@ class Cost(NamedTuple):
         means = [sum(known) / len(known) / self.scale for runs in held if (known := [v for v in runs if v is not None])]
         if means:
             return spanned(means, self._number), ""
+        if self.name == "flops" and any(cells) and not any(run.updated for runs in cells for run in runs):
+            return ABSENT, "counted: no updates, so no training FLOPs"
         what = {"flops": "training FLOPs", "seconds": "time"}.get(self.name, self.name)
         file = "metrics.jsonl" if self.name in ("tokens", "seconds") else "run.json"
         return ABSENT, f"{file} records no {what}" if cells else "no finished run"

@@ -109,7 +109,7 @@ def band(runs: Sequence[Logged], score: str, against: str) -> Band | None:
         return None
     values = np.array([[each[step][score] for step in steps] for each in rows], np.float64)
     spread = values.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(len(steps))
-    counted = all(run.end and not run.end.get("step") for run in runs)
+    counted = not any(run.updated for run in runs)
     return Band(np.mean(np.array(places, np.float64), axis=0), values.mean(axis=0), spread, counted)
 
 

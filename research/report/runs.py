@@ -154,6 +154,11 @@ class Logged:
             told.append(f"the {self.split} text that {self.id} was scored on is not what it recorded in training")
         return told
 
+    @property
+    def updated(self) -> bool:
+        """Whether updates made the model, or shall: one that is finished without any was counted or mixed."""
+        return not self.end or bool(self.end.get("step"))
+
     def cost(self, name: str) -> float | None:
         """Return `parameters`, `tokens` read, training `flops` or `seconds`; None where they are not recorded."""
         end = self.end or {}

@@ -46,7 +46,7 @@ def test_the_ladder(ladder):
     assert found[5] == ["transformer", "3", "113.9 ± 0.5", "4.70", "1.40", "58.0", "31.75"]
     assert [row[2].bold for row in table.rows] == [False] * 5 + [True]
     assert [row[2].underlined for row in table.rows] == [False] * 4 + [True, False]
-    assert table.rows[0][5].notes == "a" and table.notes[-1] == ("a", "run.json records no training FLOPs")
+    assert table.rows[0][5].notes == "a" and table.notes[-1] == ("a", "counted: no updates, so no training FLOPs")
     assert "paired permutation test over 200 documents in 40 blocks, Holm-corrected, p ≥ 0.05" in table.notes[0][1]
     assert [row[2].pad for row in table.rows] == [" ± 0.6"] * 2 + [""] * 4  # means stand below one another
     assert all(cell.text for row in table.rows for cell in row)  # a dash, never a blank
