@@ -111,11 +111,15 @@ def test_runs_of_one_cell_differ_by_seed_alone(tmp_path):
         arrange(loaded(a, c), "test")
 
 
+INFINITE = dict.fromkeys(("loss", "perplexity", "bits_per_byte", "accuracy"))  # what JSON has of infinities, and none
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"ended": False}, "x: unfinished at step 800 of 2,000"),
         ({"scores": False}, "not evaluated on test: python -m research evaluate {folder} --split test"),
+        ({"more": INFINITE}, "x gives some of the test split no probability: its perplexity is infinite"),
     ],
 )
 def test_a_missing_cell_has_its_reason(tmp_path, options, reason):
