@@ -236,6 +236,7 @@ def _scores(path: pathlib.Path, split: str) -> dict[str, Any]:
     for name in ("checkpoint", "evaluated", "fingerprint"):
         if not isinstance(values.get(name) or "", str):
             raise UserError(f"{path}: {name} is not a text: {again}")
-    if not is_number(values.get("step"), unknown=True):
-        raise UserError(f"{path}: step is not a number: {again}")
+    for name in ("step", "scored"):
+        if not is_number(values.get(name), unknown=True):
+            raise UserError(f"{path}: {name} is not a number: {again}")
     return values
