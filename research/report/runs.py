@@ -180,8 +180,9 @@ class Logged:
         return [name for name, value in held.items() if is_number(value) and name not in NO_SCORES]
 
     def evaluations(self, score: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows of metrics.jsonl that have `score` of the validation split, in order."""
-        return (row for row in self.rows if row.get("kind") == "evaluation" and is_number(row.get(score)))
+        """Yield the rows of metrics.jsonl that have `score` of the validation split and their step, in order."""
+        found = (row for row in self.rows if row.get("kind") == "evaluation" and "step" in row)
+        return (row for row in found if is_number(row.get(score)))
 
 
 def digest(values: Any) -> str:
