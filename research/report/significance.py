@@ -147,7 +147,7 @@ def table(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
     if not comparisons:
         said = "There are no two scores of one column to test."
     heads = ["model", "best", "of", "over", "difference [95 %]", "p bootstrap", "p permuted", "p Holm", "d"]
-    said = "Differences of perplexity are of the loss (nats), but over seeds; "
+    said = "Differences of perplexity are of the loss (nats), except over seeds; "
     said += f"those of several seeds are averaged first; d: paired Cohen's d; bold: p < {LEVEL:g}."
     if any(each.test and each.test.block > 1 for each in comparisons):
         said += " Neighbours in a text are not independent: tests resample and swap blocks of them."
