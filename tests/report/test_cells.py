@@ -351,6 +351,10 @@ def test_without_units_seeds_are_compared_where_they_can_show_anything(tmp_path)
     many = arrange(loaded(*of("c", 6, 4.0), *of("d", 6, 4.5)), "test")
     [test] = significance.compare(many)
     assert test.p == test.test.permutation == 2 / 64 and not test.reason
+    with_others = arrange(loaded(*of("k", 6, 4.0), *of("l", 6, 4.5), *of("m", 6, 4.6)), "test")
+    for test in significance.compare(with_others):  # Holm doubles the least p
+        assert test.p is None and not test.cell.tied
+        assert test.reason == "6 shared seeds cannot show a difference at p < 0.05 in 2 tests, 7 can"
     alone = arrange(loaded(*of("e", 1, 4.0), *of("f", 1, 4.5)), "test")
     [test] = significance.compare(alone)
     assert test.test is None
