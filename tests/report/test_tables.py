@@ -136,6 +136,10 @@ def test_a_bootstrap_interval_is_in_the_cell(tmp_path):
     table = results(grid_of(made.run(tmp_path / "a"), spread="bootstrap"))
     assert re.fullmatch(r"99\.48 \[9\d\.\d\d, 10\d\.\d\d\]", table.rows[0][2].text)
     assert table.notes[0][1] == "Mean [95 % bootstrap interval] of one run over documents, rows or examples."
+    seeds = [made.run(tmp_path / f"b{seed}", seed=seed, loss=4.6 + seed / 100) for seed in range(3)]
+    narrow = "Bootstrap intervals over 3 seeds are too narrow: they hold the mean in less than 95 %."
+    assert ("", narrow) in results(grid_of(*seeds, spread="bootstrap")).notes
+    assert ("", narrow) not in results(grid_of(*seeds)).notes
 
 
 def test_numbers_far_apart_are_powers_of_ten(tmp_path):
