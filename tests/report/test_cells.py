@@ -169,6 +169,11 @@ def test_scores_of_texts_that_were_made(tmp_path):
     held = {"split": "test", "fingerprint": "f", "bleu": 33.0}
     (folder / "scores" / "test.generated.json").write_text(json.dumps(held))
     cell = only(arrange(loaded(folder), "test"))
+    [other] = cell.remarks  # its fingerprint is made up
+    sample = "of 50 examples alone (--limit), spread over the test split"
+    for limit, examples, said in ((0, 90, []), (200, 90, []), (50, 50, [sample])):
+        made.change(folder, "scores/test.generated.json", limit=limit, examples=examples)
+        assert only(arrange(loaded(folder), "test")).remarks == [*said, other]
     assert cell.score == "bleu" and cell.mean == 33
 
 
