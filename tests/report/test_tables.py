@@ -161,11 +161,14 @@ def test_csv_holds_every_cell_and_its_reason(ladder, tmp_path):
 
 def test_provenance_traces_every_cell(ladder, tmp_path):
     late = made.run(tmp_path / "late", "late", ended=False)
+    made.change(late, "run.json", resumed=[{"git": {"commit": "beef" * 10}}])
     grid = grid_of(*ladder, late)
     found = provenance.provenance(grid, {})
     assert [len(cell["runs"]) for cell in found] == [1, 1, 3, 3, 3, 3, 0]
     assert sorted(run["run"] for cell in found for run in cell["runs"]) == sorted(folder.name for folder in ladder)
     assert [run["run"] for run in found[-1]["left_out"]] == ["late"] and found[-1]["reasons"]
+    [went_on] = found[-1]["left_out"]
+    assert went_on["commit"] == "beef" * 10 == went_on["commits"][1] and went_on["commits"][0].startswith("c0ffee")
     for cell in found[:-1]:
         for run in cell["runs"]:
             assert run["data"] == made.TEST and run["commit"].startswith("c0ffee") and run["step"] in (0, 1800)
