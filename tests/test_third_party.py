@@ -14,6 +14,7 @@ from research.config import Optimizer, load_experiment
 from research.data.sources import Source
 from research.interop import card
 from research.models.arch import Arch
+from research.report.records import ABOVE
 from tests.test_experiments import FILES, local  # noqa: F401 (a fixture)
 
 RECORDS = {
@@ -54,7 +55,7 @@ def _options(path, kinds):
     group, field = path.split(".")
     for kind in kinds[group]:
         if field in (hints := typing.get_type_hints(kind)):
-            yield (True, False) if hints[field] is bool else typing.get_args(hints[field])
+            yield {bool: (True, False), float: (ABOVE,)}.get(hints[field]) or typing.get_args(hints[field])
 
 
 def test_published_figures_are_of_runs_of_the_ladder_and_their_papers_are_cited_with_these():

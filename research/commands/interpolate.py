@@ -50,7 +50,9 @@ def main(arguments: list[str]) -> int:
     with whole_folder(options.out) as folder:
         write(folder, parts, options.checkpoint, found)
     if options.json:
-        print(json.dumps(told(parts, found)))
+        from research.train.metrics import plain
+
+        print(json.dumps(plain(told(parts, found))))
     else:
         splits = tuple(found.scores)
         show("", ("model", "weight", *(f"{split} perplexity" for split in splits)), rows(parts, found))

@@ -60,5 +60,5 @@ def main(arguments: list[str]) -> int:
     for line in dict.fromkeys([*of_cells, *told]):
         print(f"note: {line}", file=sys.stderr)
     print((options.out / "table.md").read_text(encoding="utf-8"))
-    print(f"{len(found)} runs -> {options.out} (open {options.out / 'index.html'})")
+    print(f"{len(found)} run{'s' if len(found) > 1 else ''} -> {options.out} (open {options.out / 'index.html'})")
     return 0

@@ -38,8 +38,10 @@ def check_free(folder: pathlib.Path) -> None:
     """Refuse a folder that something is in already.
 
     Raises:
-        UserError: `folder` is a file, or not empty: choose another, or remove it.
+        UserError: `folder` is a file, not empty, or where the user is, which another would take the place of.
     """
+    if folder.is_dir() and folder.samefile("."):
+        raise UserError(f"{folder} is the folder that you are in: name a new one")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} is not a folder: choose another name")
     if folder.is_dir() and any(folder.iterdir()):

@@ -121,7 +121,7 @@ class _Lines:
     """The lines of a file that are not blank, split into fields, with the number of the last one for messages."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path, self.number = path, 0
+        self.path, self.number, self.torn = path, 0, False
 
     def __enter__(self) -> _Lines:
         try:
@@ -153,13 +153,16 @@ class _Lines:
     def _line(self) -> bytes:
         self.number += 1
         try:
-            return self.file.readline()
+            line = self.file.readline()
         except (OSError, EOFError, zlib.error) as error:
             raise self.wrong(f"the file cannot be read on ({error}): fetch it anew") from None
+        self.torn = line != b"" and not line.endswith(b"\n")
+        return line
 
     def wrong(self, what: str, number: int | None = None) -> UserError:
         """Return the error that says where and what."""
-        return UserError(f"{self.path}, line {self.number if number is None else number}: {what}")
+        cut = "; the file ends in this line: it is cut short, fetch it anew" if self.torn and number is None else ""
+        return UserError(f"{self.path}, line {self.number if number is None else number}: {what}{cut}")
 
 
 def _header(lines: _Lines) -> list[int]:

@@ -18,6 +18,7 @@ from research.types import UserError, did_you_mean
 
 Interval = Literal["sd", "bootstrap"]
 Key = tuple[Any, ...]
+IMPOSSIBLE = ("loss", "perplexity", "bits_per_byte")  # infinite of a text with a token that a model thinks impossible
 DEFAULTS = ("perplexity", "bleu", "rougeL", "f1", "macro_f1", "accuracy", "pearson", "loss")
 
 
@@ -231,6 +232,8 @@ def _missing(run: Logged, score: str, split: str) -> str:
         return f"{run.id} is a mixture not scored on {split}: interpolate its parts again, with --split {split}"
     if not (run.evaluated or run.generated):
         return f"not evaluated on {split}: python -m research evaluate {shlex.quote(str(run.folder))} --split {split}"
+    if score in IMPOSSIBLE and run.evaluated.get(score, 0) is None:
+        return f"{run.id} gives some of the {split} split no probability: its {score} is infinite"
     return f"{run.id} has no {score} of its {split} split"
 
 

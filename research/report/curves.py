@@ -118,6 +118,8 @@ def _place(run: Logged, row: dict[str, Any], against: str) -> float | None:
         each = run.facts.get("flops_per_step")
         return each * row["step"] if each else None if row["step"] else 0.0
     value = row.get({"steps": "step", "tokens": "tokens", "time": "elapsed"}[against])
+    if not row["step"] and value is None:  # tokens of a model that was read from a file
+        return 0.0
     return value / 60 if against == "time" and value is not None else value
 
 

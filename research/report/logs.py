@@ -17,6 +17,7 @@ OBJECTS = (
     "configuration", "resolved", "git", "fingerprints", "versions",
     *(f"{of}.{part}" for of in ("configuration", "resolved") for part in OF_CONFIGURATION),
 )  # fmt: skip
+TEXTS = tuple(f"{of}.{name}" for of in ("configuration", "resolved") for name in ("name", "best_by", "objective.name"))
 LISTS = ("resumed", "parts", "configuration.data.sources", "resolved.data.sources")  # of objects
 NUMBERS = ("parameters", "flops_per_step")
 
@@ -40,8 +41,8 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
             row = None
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number} is not a JSON object: remove the line or restore the file")
-        if name := next((n for n in ("step", "tokens", "elapsed") if not is_number(row.get(n, 0), n != "step")), None):
-            raise UserError(f"{path}:{number}: {name} is not a number: remove the line or restore the file")
+        if name := next((n for n in ("step", "tokens", "elapsed") if not _is_amount(row.get(n, 0), n != "step")), None):
+            raise UserError(f"{path}:{number}: {name} is not a number from 0 on: remove the line or restore the file")
         rows.append(row)
     return rows
 
@@ -51,6 +52,10 @@ def is_number(value: Any, unknown: bool = False) -> bool:
     if value is None:
         return unknown
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_amount(value: Any, unknown: bool = False) -> bool:
+    return is_number(value, unknown) and (value or 0) >= 0
 
 
 def line_of(error: Exception) -> str:
@@ -70,12 +75,15 @@ def _wrong(values: dict[str, Any]) -> str:
     for path in OBJECTS:
         if at(path) is not None and not isinstance(at(path), dict):
             return f"{path} is not an object"
+    for path in TEXTS:
+        if not isinstance(at(path) or "", str):
+            return f"{path} is not a text"
     for path in LISTS:
         if not (isinstance(at(path) or [], list) and all(isinstance(each, dict) for each in at(path) or [])):
             return f"{path} is not a list of objects"
     if not all(isinstance(each.get("git") or {}, dict) for each in at("resumed") or []):
         return "git of resumed is not an object"
-    return next((f"{path} is not a number" for path in NUMBERS if not is_number(at(path), unknown=True)), "")
+    return next((f"{path} is not a number from 0 on" for path in NUMBERS if not _is_amount(at(path), unknown=True)), "")
 
 
 def read_run(folder: str | os.PathLike) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from research.report.runs import Logged
 from research.report.tables import Head, Table, Text
 from research.types import UserError
 
+ABOVE = "above 0"  # among a field's values in a record: any such number
 RECORDS = pathlib.Path(__file__).resolve().parents[2] / "third_party"
 
 
@@ -101,8 +102,8 @@ def find(
 
     A data set or checkpoint is matched by name: the last part of its path (of a file also that of its folder) is the
     record's folder name or one of its `names`, or it is the hub id of the record's source. A paper is matched by
-    `fields`, such as {"optimizer.name": ["adamw"]}, all of which a run or one that it came from has; or by one of
-    `figures`, as `published` returns them, which stands beside a run.
+    `fields`, such as {"optimizer.name": ["adamw"], "arch.cache": ["above 0"]}, all of which a run or one that it came
+    from has; or by one of `figures`, as `published` returns them, which stands beside a run.
     """
     used, missing = {}, {}
     for use in (use for run in runs for use in uses(run)):
@@ -134,7 +135,11 @@ def _is_of(use: Use, name: str, record: dict[str, Any]) -> bool:
 
 
 def _has(run: Logged, wanted: dict[str, list[Any]]) -> bool:
-    return bool(wanted) and all(run.fields.get(path) in values for path, values in wanted.items())
+    return bool(wanted) and all(_is_one(run.fields.get(path), values) for path, values in wanted.items())
+
+
+def _is_one(value: Any, values: list[Any]) -> bool:
+    return value in values or ABOVE in values and is_number(value) and value > 0
 
 
 def bibliography(found: Found) -> str:

@@ -149,6 +149,8 @@ class Logged:
         elif name not in (None, "best") and last:  # counted models have one state and no steps
             at = "" if name == "latest" or step is None else f" (step {step:,})"
             told.append(f"of checkpoint {name}{at}, not of the best")
+        if is_number(limit := held.get("limit")) and 0 < limit <= held.get("examples", limit):
+            told.append(f"of {limit:,} examples alone (--limit), spread over the {self.split} split")
         recorded = (self.facts.get("fingerprints") or {}).get(self.split)
         if recorded and held.get("fingerprint") and recorded != held["fingerprint"]:
             told.append(f"the {self.split} text that {self.id} was scored on is not what it recorded in training")
@@ -180,8 +182,9 @@ class Logged:
         return [name for name, value in held.items() if is_number(value) and name not in NO_SCORES]
 
     def evaluations(self, score: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows of metrics.jsonl that have `score` of the validation split, in order."""
-        return (row for row in self.rows if row.get("kind") == "evaluation" and is_number(row.get(score)))
+        """Yield the rows of metrics.jsonl that have `score` of the validation split and their step, in order."""
+        found = (row for row in self.rows if row.get("kind") == "evaluation" and "step" in row)
+        return (row for row in found if is_number(row.get(score)))
 
 
 def digest(values: Any) -> str:
@@ -236,6 +239,7 @@ def _scores(path: pathlib.Path, split: str) -> dict[str, Any]:
     for name in ("checkpoint", "evaluated", "fingerprint"):
         if not isinstance(values.get(name) or "", str):
             raise UserError(f"{path}: {name} is not a text: {again}")
-    if not is_number(values.get("step"), unknown=True):
-        raise UserError(f"{path}: step is not a number: {again}")
+    for name in ("step", "scored", "examples"):
+        if not is_number(values.get(name), unknown=True):
+            raise UserError(f"{path}: {name} is not a number: {again}")
     return values

@@ -76,7 +76,10 @@ def _of_column(cells: list[Cell]) -> list[Comparison]:
     for cell in cells:
         cell.best = cell.mean == best.mean
     found = [_compared(cell, best) for cell in cells if not cell.best]
-    decided = [each for each in found if each.test and not each.reason]
+    tested = [each for each in found if each.test]
+    for each in tested:
+        each.reason = _too_few(each, len(tested))
+    decided = [each for each in tested if not each.reason]
     for each, p in zip(decided, holm([each.test.permutation for each in decided]), strict=True):
         each.p = p
         each.cell.tied = p >= LEVEL
@@ -87,19 +90,22 @@ def _compared(cell: Cell, best: Cell) -> Comparison:
     both, reason = _common_units(cell, best)
     if both:
         test = paired(both[0].values, both[1].values, both[0].weight, both[0].block)
-        return Comparison(cell, best, f"{both[0].kind}s", test, _too_few(test.blocks, f"{test.n} {both[0].kind}s"))
+        return Comparison(cell, best, f"{both[0].kind}s", test, "")
     ours, theirs = ({run.seed: run.holder(each.score)[each.score] for run in each.scored} for each in (cell, best))
     shared = sorted(ours.keys() & theirs.keys(), key=str)
     if len(shared) < 2:
         return Comparison(cell, best, "", None, f"{reason}, and {_seeds(len(shared))} shared")
     test = paired(np.array([ours[seed] for seed in shared]), np.array([theirs[seed] for seed in shared]))
-    return Comparison(cell, best, "seeds", test, _too_few(len(shared), f"{len(shared)} shared seeds"))
+    return Comparison(cell, best, "seeds", test, "")
 
 
-def _too_few(n: int, what: str) -> str:
-    """Return why nothing is decided by the least p that `n` swaps can give, or an empty string."""
-    least = next(n for n in range(2, 99) if attainable(n) < LEVEL)
-    return f"{what} cannot show a difference at p < {LEVEL:g}, {least} can" if n < least else ""
+def _too_few(each: Comparison, tests: int) -> str:
+    """Return why nothing is decided by the least p that its swaps can give as one of `tests`, or an empty string."""
+    least = next((n for n in range(2, 99) if attainable(n) * tests < LEVEL), 99)
+    if each.test.blocks >= least:
+        return ""
+    what = f"{each.test.n} {'shared ' * (each.over == 'seeds')}{each.over}"
+    return f"{what} cannot show a difference at p < {LEVEL:g}{f' in {tests} tests' * (tests > 1)}, {least} can"
 
 
 def _seeds(n: int) -> str:
@@ -147,7 +153,7 @@ def table(grid: Grid, comparisons: Sequence[Comparison]) -> Table:
     if not comparisons:
         said = "There are no two scores of one column to test."
     heads = ["model", "best", "of", "over", "difference [95 %]", "p bootstrap", "p permuted", "p Holm", "d"]
-    said = "Differences of perplexity are of the loss (nats), but over seeds; "
+    said = "Differences of perplexity are of the loss (nats), except over seeds; "
     said += f"those of several seeds are averaged first; d: paired Cohen's d; bold: p < {LEVEL:g}."
     if any(each.test and each.test.block > 1 for each in comparisons):
         said += " Neighbours in a text are not independent: tests resample and swap blocks of them."

@@ -20,6 +20,7 @@ MARKS = {
     DIRTY: "from a working tree with changes that no commit holds, or started from such a run",
     UNVERSIONED: "from code outside git, or started from such a run: no commit is known",
 }
+SEEDS = 10  # of fewer, a percentile bootstrap is far too narrow: of 2, half of the intervals hold the mean
 NO_FIELD = "its configuration has no such field, or an empty one"
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "macro_f1": "macro F1", "f1": "F1", "loss": "loss (nats)"}
 
@@ -187,6 +188,10 @@ def _said(grid: Grid, comparisons: Sequence[Comparison]) -> list[tuple[str, str]
         what = "underlined: not significantly worse" if tied else "all others tested are significantly worse"
         said.append(f"{what} (paired permutation test over {over}, Holm-corrected, p {'≥' if tied else '<'} {LEVEL:g})")
     found = [("", _sentence("; ".join(said)))] if said else []
+    few = sorted({cell.n for cell in cells if cell.low is not None and 1 < cell.n < SEEDS})
+    if few and grid.interval == "bootstrap":
+        over = " or ".join(map(str, few))
+        found.append(("", f"Bootstrap intervals over {over} seeds are too narrow: they hold the mean in less than 95 %."))
     corrupted = {str(run.objective.get("name")).replace("_", " ") for cell in cells for run in cell.scored} - {"causal"}
     if corrupted and "perplexity" in grid.scores:
         names = ", ".join(sorted(corrupted))

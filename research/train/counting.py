@@ -73,7 +73,8 @@ def train(run: Run, folder: pathlib.Path) -> None:
         )
         with metrics.Metrics(folder, run.tensorboard) as log:
             log.cut(-1)
-            taken = {"step": 0, "tokens": len(corpus.tokens), "elapsed": time.perf_counter() - began}
+            read = None if run.arch.arpa else len(corpus.tokens)  # an ARPA file does not say of what it was counted
+            taken = {"step": 0, "tokens": read, "elapsed": time.perf_counter() - began}
             rows = rows_of(resolved, prepared, "validation")
             found = scores(losses(model, rows), rows, unigram)
             log.write({"kind": "evaluation", **taken, "split": "validation", **found})

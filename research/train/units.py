@@ -48,6 +48,8 @@ def by_token(losses: Losses, rows: Rows) -> Losses:
 def scores(tokens: Losses, rows: Rows, unigram: np.ndarray | None = None) -> dict[str, Any]:
     """Return how good a model is on a split, as `evaluate.scores` says it, from the losses of every token, float[N].
 
+    They are infinite where the model gives a token no probability, as maximum likelihood does.
+
     Args:
         tokens: As `by_token` returns them.
         rows: Of the split.
@@ -56,7 +58,7 @@ def scores(tokens: Losses, rows: Rows, unigram: np.ndarray | None = None) -> dic
     count = float(tokens.weights.sum())
     total = float(np.sum(tokens.nll * tokens.weights, dtype=np.float64))
     loss = total / max(count, 1e-8)
-    found = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "scored": int(count)}
+    found = {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf, "scored": int(count)}
     spelled = np.concatenate([corpus.bytes for corpus in rows.corpora])[tokens.weights > 0].sum(dtype=np.int64)
     if spelled:
         found["bits_per_byte"] = total / math.log(2) / int(spelled)

@@ -92,6 +92,7 @@ def test_raw_is_an_error_where_all_parameters_are(command, tmp_path):
         (["{}/run", "{}/model", "--rwa"], "unknown flag --rwa: did you mean --raw?"),
         (["{}/run", "{}/run"], "run is not empty: choose another folder, or remove it first"),
         (["{}/run", "{}/run/run.json"], "run.json is not a folder"),
+        (["{}/run", "."], "is the folder that you are in: name a new one"),
         (["{}/run", "{}/run/run.json/model"], "cannot write to FOLDER"),
         (["{}/run", "/proc/model"], "cannot write to FOLDER"),
     ],
@@ -130,6 +131,7 @@ def test_an_n_gram_run_becomes_an_arpa_file_that_a_run_can_read(command, tmp_pat
     arpa = {"arpa": str(tmp_path / "model" / "model.arpa"), "order": 5}
     counted(tmp_path / "again", data, **arpa)
     assert from_json(read_run(tmp_path / "again")["resolved"]).arch.order == 3  # as the file says
+    assert read(tmp_path / "again")[-1]["tokens"] is None  # of how many it was counted, the file does not say
     ours, theirs = (evaluate_run(tmp_path / name, "best", "validation") for name in ("run", "again"))
     names = ("loss", "scored", "bits_per_byte", "unigram_loss")
     assert {name: theirs[name] for name in names} == pytest.approx({name: ours[name] for name in names}, rel=1e-6)

@@ -117,6 +117,8 @@ def test_every_place_where_a_file_is_cut_is_noticed(tmp_path):
         with pytest.raises(UserError, match=r"cut\.arpa, line \d+: ") as error:
             read_arpa(tmp_path / "cut.arpa")
         assert "\n" not in str(error.value)
+        within = cut > SMALL.index("\\data\\") + 5 and not SMALL[:cut].endswith("\n")
+        assert not within or "cut short, fetch it anew" in str(error.value), SMALL[:cut]
     whole = gzip.compress(SMALL.encode())
     for cut in range(len(whole)):
         (tmp_path / "cut.arpa.gz").write_bytes(whole[:cut])

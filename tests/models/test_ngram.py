@@ -88,7 +88,7 @@ def test_scores_are_the_next_tokens_probabilities(train, other, smoothing, order
 def test_what_is_estimated_and_scored_does_not_depend_on_chunks(monkeypatch, smoothing):
     train, other = text(), array(text(100, 1))
     whole = made(train, smoothing, 4, cache=0.2, cache_sizes=(3, 30))
-    expected = whole.score(other)
+    expected, without_cache = whole.score(other), replace(whole, cache=0.0).score(other)
     for chunk in (1, 7):
         monkeypatch.setattr(counts, "CHUNK", chunk)
         model = made(train, smoothing, 4, cache=0.2, cache_sizes=(3, 30))
@@ -96,6 +96,7 @@ def test_what_is_estimated_and_scored_does_not_depend_on_chunks(monkeypatch, smo
             for one, two in zip(ours, theirs, strict=True):
                 np.testing.assert_allclose(one, two, rtol=1e-6)
         np.testing.assert_allclose(model.score(other), expected, rtol=1e-6)
+        np.testing.assert_allclose(replace(model, cache=0.0).score(other), without_cache, rtol=1e-6)
 
 
 def test_nothing_fell_back_where_counts_of_counts_are_there_and_it_is_told_where_they_are_not():

@@ -111,11 +111,15 @@ def test_runs_of_one_cell_differ_by_seed_alone(tmp_path):
         arrange(loaded(a, c), "test")
 
 
+INFINITE = dict.fromkeys(("loss", "perplexity", "bits_per_byte", "accuracy"))  # what JSON has of infinities, and none
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"ended": False}, "x: unfinished at step 800 of 2,000"),
         ({"scores": False}, "not evaluated on test: python -m research evaluate {folder} --split test"),
+        ({"more": INFINITE}, "x gives some of the test split no probability: its perplexity is infinite"),
     ],
 )
 def test_a_missing_cell_has_its_reason(tmp_path, options, reason):
@@ -165,6 +169,11 @@ def test_scores_of_texts_that_were_made(tmp_path):
     held = {"split": "test", "fingerprint": "f", "bleu": 33.0}
     (folder / "scores" / "test.generated.json").write_text(json.dumps(held))
     cell = only(arrange(loaded(folder), "test"))
+    [other] = cell.remarks  # its fingerprint is made up
+    sample = "of 50 examples alone (--limit), spread over the test split"
+    for limit, examples, said in ((0, 90, []), (200, 90, []), (50, 50, [sample])):
+        made.change(folder, "scores/test.generated.json", limit=limit, examples=examples)
+        assert only(arrange(loaded(folder), "test")).remarks == [*said, other]
     assert cell.score == "bleu" and cell.mean == 33
 
 
@@ -347,6 +356,10 @@ def test_without_units_seeds_are_compared_where_they_can_show_anything(tmp_path)
     many = arrange(loaded(*of("c", 6, 4.0), *of("d", 6, 4.5)), "test")
     [test] = significance.compare(many)
     assert test.p == test.test.permutation == 2 / 64 and not test.reason
+    with_others = arrange(loaded(*of("k", 6, 4.0), *of("l", 6, 4.5), *of("m", 6, 4.6)), "test")
+    for test in significance.compare(with_others):  # Holm doubles the least p
+        assert test.p is None and not test.cell.tied
+        assert test.reason == "6 shared seeds cannot show a difference at p < 0.05 in 2 tests, 7 can"
     alone = arrange(loaded(*of("e", 1, 4.0), *of("f", 1, 4.5)), "test")
     [test] = significance.compare(alone)
     assert test.test is None

@@ -26,6 +26,8 @@ def test_a_band_is_mean_and_deviation_over_seeds_at_shared_steps(tmp_path):
 def test_without_flops_or_the_score_there_is_no_curve(tmp_path):
     [run] = runs.load([made.run(tmp_path / "a", flops=None)], "test")
     assert curves.band([run], "loss", "flops") is None and curves.band([run], "bleu", "steps") is None
+    (run.folder / "metrics.jsonl").write_text('{"kind": "evaluation", "loss": 4.0}\n')  # at what step is not known
+    assert curves.band(runs.load([run.folder], "test"), "loss", "steps") is None
     [counted] = runs.load([made.run(tmp_path / "kn", trained=False, flops=None)], "test")
     level = curves.band([counted], "loss", "flops")
     assert level.x.tolist() == [0] and level.counted and not curves.band([run], "loss", "steps").counted

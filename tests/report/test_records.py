@@ -45,6 +45,9 @@ def test_methods_are_cited_by_their_fields(tmp_path):
     papers = {name for name, record in found(kn).used.items() if record["kind"] == "paper"}
     assert papers == {"kneser1995improved", "chen1999empirical"}  # its optimizer was never used
     assert {"hochreiter1997long", "loshchilov2019decoupled"} <= set(found(lstm).used)
+    for weight in (0.0, 0.1):
+        folder = made.run(tmp_path / f"cache{weight}", trained=False, arch={"cache": weight})
+        assert ("kuhn1990cache" in found(folder).used) is (weight > 0)
 
 
 def test_the_data_of_the_run_that_it_started_from_counts(tmp_path):

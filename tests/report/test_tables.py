@@ -136,6 +136,10 @@ def test_a_bootstrap_interval_is_in_the_cell(tmp_path):
     table = results(grid_of(made.run(tmp_path / "a"), spread="bootstrap"))
     assert re.fullmatch(r"99\.48 \[9\d\.\d\d, 10\d\.\d\d\]", table.rows[0][2].text)
     assert table.notes[0][1] == "Mean [95 % bootstrap interval] of one run over documents, rows or examples."
+    seeds = [made.run(tmp_path / f"b{seed}", seed=seed, loss=4.6 + seed / 100) for seed in range(3)]
+    narrow = "Bootstrap intervals over 3 seeds are too narrow: they hold the mean in less than 95 %."
+    assert ("", narrow) in results(grid_of(*seeds, spread="bootstrap")).notes
+    assert ("", narrow) not in results(grid_of(*seeds)).notes
 
 
 def test_numbers_far_apart_are_powers_of_ten(tmp_path):
@@ -157,11 +161,14 @@ def test_csv_holds_every_cell_and_its_reason(ladder, tmp_path):
 
 def test_provenance_traces_every_cell(ladder, tmp_path):
     late = made.run(tmp_path / "late", "late", ended=False)
+    made.change(late, "run.json", resumed=[{"git": {"commit": "beef" * 10}}])
     grid = grid_of(*ladder, late)
     found = provenance.provenance(grid, {})
     assert [len(cell["runs"]) for cell in found] == [1, 1, 3, 3, 3, 3, 0]
     assert sorted(run["run"] for cell in found for run in cell["runs"]) == sorted(folder.name for folder in ladder)
     assert [run["run"] for run in found[-1]["left_out"]] == ["late"] and found[-1]["reasons"]
+    [went_on] = found[-1]["left_out"]
+    assert went_on["commit"] == "beef" * 10 == went_on["commits"][1] and went_on["commits"][0].startswith("c0ffee")
     for cell in found[:-1]:
         for run in cell["runs"]:
             assert run["data"] == made.TEST and run["commit"].startswith("c0ffee") and run["step"] in (0, 1800)

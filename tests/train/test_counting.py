@@ -103,6 +103,13 @@ def test_words_that_the_training_text_has_not_are_possible(source, tmp_path):
     assert found.scores["loss"] < 12  # of an impossible word it would be infinite
 
 
+def test_a_text_with_impossible_words_has_an_infinite_perplexity_rather_than_a_large_one(source, tmp_path, capsys):
+    train(make(source, smoothing="maximum-likelihood"), tmp_path)
+    assert capsys.readouterr().out.endswith("validation perplexity inf\n")
+    assert evaluated(tmp_path, "best", "test").scores["perplexity"] == math.inf
+    assert logs.read(tmp_path)[0]["perplexity"] is None  # JSON has no infinity
+
+
 def test_an_order_that_no_document_is_long_enough_for_is_not_counted(source, tmp_path, capsys):
     line = dataclasses.replace(make(source).data.sources[0], boundary="line", holdout_test=0.0)
     train(make(source, data={"sources": (line,)}, order=10**6), tmp_path)
