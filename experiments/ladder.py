@@ -49,6 +49,7 @@ from research.models.ngram import Ngram
 from research.objectives.causal import Causal
 from research.types import UserError
 
+
 class Corpus(NamedTuple):
     """A data set in words."""
 

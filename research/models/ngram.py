@@ -61,6 +61,9 @@ def validate(ngram: Ngram) -> Ngram:
         raise UserError(f"arch.cache_sizes is {ngram.cache_sizes}: give sizes of at least 1 (arch.cache 0: none)")
     if ngram.vocab_size < 0:
         raise UserError(f"arch.vocab_size is {ngram.vocab_size}: it must not be negative")
+    for name in ("order", "smoothing", "k") if ngram.arpa else ():
+        if (value := getattr(ngram, name)) != getattr(Ngram, name):
+            raise UserError(f"arch.{name} is {value!r}, but arch.arpa has its own: leave out the one or the other")
     return ngram
 
 

@@ -262,6 +262,8 @@ def test_other_and_damaged_files_are_refused_in_one_line(tmp_path):
         ({"cache": 1.0}, r"arch\.cache is 1\.0: it must be at least 0 and less than 1"),
         ({"cache": -0.1}, r"arch\.cache is -0\.1"),
         ({"cache_sizes": ()}, r"arch\.cache_sizes is \(\): give sizes"),
+        ({"arpa": "x.arpa", "order": 3}, r"arch\.order is 3, but arch\.arpa has its own"),
+        ({"arpa": "x.arpa", "smoothing": "add-k"}, r"arch\.smoothing is 'add-k', but arch\.arpa has"),
         ({"cache_sizes": (5, 0)}, r"arch\.cache_sizes is \(5, 0\)"),
         ({"vocab_size": -1}, r"arch\.vocab_size is -1"),
         ({"smoothing": "good-turing"}, r"arch\.smoothing is 'good-turing': it must be one of maximum-likelihood, "),

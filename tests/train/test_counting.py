@@ -142,7 +142,7 @@ def test_what_needs_checkpoints_says_that_there_are_none(folder):
         ({"order": 0}, {}, "arch.order is 0: it must be at least 1"),
         ({"smoothing": "good-turing"}, {}, "arch.smoothing is 'good-turing': it must be one of maximum-likelihood"),
         ({"cache": 1.0}, {}, "arch.cache is 1.0: it must be at least 0 and less than 1"),
-        ({"arpa": "/nowhere/x.arpa"}, {}, "/nowhere/x.arpa: cannot be read"),
+        ({"arpa": "/nowhere/x.arpa", "order": 5}, {}, "/nowhere/x.arpa: cannot be read"),
         ({}, {"steps": 8}, "steps given, but an n-gram model is counted in one pass: leave it 0"),
         ({}, {"objective": "masked"}, "reads from left to right: objective must be Causal"),
     ],
