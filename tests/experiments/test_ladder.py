@@ -5,9 +5,11 @@ import pytest
 from experiments import ladder
 from research.config import check
 from research.models.ngram import Ngram
-from research.report import records, runs
+from research.report import cells, records, runs, significance, tables
+from research.report.markdown import markdown
 from research.train.optimizer import learning_rate
 from research.types import UserError
+from tests.conftest import ROOT
 from tests.test_experiments import local  # noqa: F401 (a fixture)
 
 
@@ -23,6 +25,14 @@ def test_a_run_could_start(name, local, monkeypatch):  # noqa: F811
 def test_what_has_a_published_figure_is_on_the_ladder():
     figures = records.published(records.read(), "test", "perplexity")
     assert len(figures) == 9 and figures.keys() <= ladder.RUNS.keys()
+
+
+def test_the_table_in_the_readme_is_what_report_writes_of_the_kept_logs():
+    kept = runs.load(sorted((ROOT / "experiments/results/ladder").glob("ptb_*")), "test")
+    grid = cells.arrange(kept, "test", rows=["name"])
+    figures = {score: records.published(records.read(), "test", score) for score in grid.scores}
+    table = markdown(tables.results(grid, significance.compare(grid), figures))
+    assert table.strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
