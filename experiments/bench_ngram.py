@@ -2,8 +2,9 @@
 
 Command:  TERCET_DATA=... python -m experiments.bench_ngram [--tokens 10000000] [--peer-tokens 20000] [--json]
 Result:   order 5, on two busy cores: 100 million synthetic tokens, 206 million n-grams, in 10 minutes and at most 6.9 GB;
-          10 million, 24 million n-grams, in 19 seconds and 1.0 GB. Tokens a second, estimated and scored: PTB 0.93
-          and 2.0 million, WikiText-2 1.1 and 2.8 million; NLTK 36 to 38 thousand and 160. There was no KenLM.
+          10 million, 24 million n-grams, in 19 seconds and 1.0 GB. Tokens a second of two idle cores, estimated
+          and scored: PTB 1.7 and 3.2 million, WikiText-2 1.4 and 3.5 million; KenLM scores 2.4 and 2.1 million of the
+          same probabilities; NLTK estimates 40 to 45 thousand and scores 200 (experiments/results/bench_ngram.jsonl).
 Source:   PTB and WikiText-2, words split on white space; --tokens adds a synthetic text of that many, words of a Zipf
           distribution in phrases that come back, so that higher orders grow as they do in text.
 Peers:    `pip install nltk kenlm`; one that is not there is left out. NLTK (dictionaries) counts --peer-tokens tokens,

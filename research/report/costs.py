@@ -30,7 +30,7 @@ class Cost(NamedTuple):
             return spanned(means, self._number), ""
         if self.name == "flops" and any(cells) and not any(run.updated for runs in cells for run in runs):
             if any(run.facts.get("parts") for runs in cells for run in runs):
-                return ABSENT, "mixed: what its parts took in training is told of these"
+                return ABSENT, "a mixture: training FLOPs are told of its parts"
             return ABSENT, "counted: no updates, so no training FLOPs"
         what = {"flops": "training FLOPs", "seconds": "time"}.get(self.name, self.name)
         file = "metrics.jsonl" if self.name in ("tokens", "seconds") else "run.json"
