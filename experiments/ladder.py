@@ -7,12 +7,12 @@ Command:  TERCET_DATA=... python -m experiments.ladder [RUN ...] --out runs/ladd
 Source:   Penn Treebank as Mikolov et al. (2010) split it; Mikolov (2012), table 4.1; Zaremba et al. (2014), section 4.1;
           PyTorch's word language model example. Published figures are in third_party.
 Cost:     n-grams less than a minute each; on two cores that were busy with other work too, ptb_nnlm, ptb_rnnlm and
-          ptb_transformer half an hour each, ptb_lstm_small and ptb_lstm_tied two hours each. By their first steps on such
-          cores the three others take some 6 hours each.
+          ptb_transformer half an hour each, ptb_lstm_small and ptb_lstm_tied two hours each. By their first steps on
+          such cores the three others take some 6 hours each.
 Result:   test perplexities ptb_kn3 148.28, ptb_kn5 141.18, ptb_kn5_cache 125.60, ptb_nnlm 142.15 over three seeds
-          (published 140.2), ptb_rnnlm 119.4 (published 124.7), ptb_lstm_small 113.9 (published 114.5), ptb_lstm_tied 86.6
-          (published 87.17), ptb_transformer 103.7, wikitext2_kn5 224.8; the mixture of KN5 with its cache, the tied LSTM
-          and the transformer 72.2. Not run: ptb_lstm_medium, wikitext2_lstm_tied, wikitext2_transformer.
+          (published 140.2), ptb_rnnlm 119.4 (published 124.7), ptb_lstm_small 113.9 (published 114.5), ptb_lstm_tied
+          86.6 (published 87.17), ptb_transformer 103.7, wikitext2_kn5 224.8; the mixture of KN5 with its cache, the
+          tied LSTM and the transformer 72.2. Not run: ptb_lstm_medium, wikitext2_lstm_tied, wikitext2_transformer.
           experiments/results/ladder holds what `report` reads of them; paths of the data are written there as data/.
 
 Trains each run of RUNS, or those that are named, and scores it on the test split: finished ones are not run again, an
@@ -21,10 +21,10 @@ scored too; recurrent and feed-forward models read the corpus as contiguous stre
 over tokens: those that are published for sums over the steps of a row stand here times the steps, and norms of
 gradients over them.
 
-Differs:  Mikolov's recurrent network takes a step of SGD a word, and halves its learning rate from where validation stops
-          improving; ptb_rnnlm takes Zaremba's steps of 20 rows of 20 words and halves it every epoch after the sixth. It has
-          dropout, which the published one has not, and is the better for it. AdamW for 10 epochs, with as much dropout,
-          gave 136.6.
+Differs:  Mikolov's recurrent network takes a step of SGD a word, and halves its learning rate from where validation
+          stops improving; ptb_rnnlm takes Zaremba's steps of 20 rows of 20 words and halves it every epoch after the
+          sixth. It has dropout, which the published one has not, and is the better for it. AdamW for 10 epochs,
+          with as much dropout, gave 136.6.
           PyTorch's example divides its learning rate by 4 after each epoch without a better validation loss. These are
           divided every fourth epoch from the 20th on: as often, as published logs show, but at steps known beforehand.
           Its README told of a test perplexity of 87.17 for `--tied` and its 40 epochs, first on PTB (pull request 104),
