@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 
 from research.generate import counted
-from research.generate.scores import constrain, cut_tail
+from research.generate.scores import constrain, cut_tail, likeliest
 from research.generate.settings import Decoding, check
 from research.keys import key
 from research.models.arch import Arch
@@ -285,7 +285,7 @@ def advance(
             keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, state.made)
             chosen = jax.vmap(jax.random.categorical)(keys, cut_tail(scores, decoding)).astype(jnp.int32)
         else:
-            chosen = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+            chosen = likeliest(scores)
         gain = jnp.take_along_axis(whole, chosen[:, None], axis=1)[:, 0] - total
         return State(
             tokens=jax.lax.dynamic_update_slice_in_dim(state.tokens, chosen[:, None], filled, axis=1),

@@ -26,6 +26,7 @@ import numpy as np
 
 from research.data.tokenizer import vocabulary
 from research.generate.decoding import Prompt, bucket, generate
+from research.generate.scores import likeliest
 from research.generate.settings import Decoding
 from research.interop.config_json import ends
 from research.interop.folder import Pretrained, load, locate
@@ -262,7 +263,7 @@ def score(
         states, target = part  # [B, D], [B]
         logits = project(model.arch, params, states)  # [B, V]
         picked = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
-        return picked - jax.nn.logsumexp(logits, axis=-1), jnp.argmax(logits, axis=-1) == target
+        return picked - jax.nn.logsumexp(logits, axis=-1), likeliest(logits) == target
 
     together = max(1, CHUNK_BYTES // (4 * model.arch.vocab_size * len(targets)))
     logp, best = jax.lax.map(place, (hidden.swapaxes(0, 1), targets.T), batch_size=together)

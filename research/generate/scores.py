@@ -12,6 +12,17 @@ import jax.numpy as jnp
 from research.generate.settings import Decoding
 
 
+def likeliest(scores: jax.Array) -> jax.Array:
+    """Return int32[...], the first of the greatest of `scores`, float32[..., V], as argmax does.
+
+    XLA's argmax compares pairs one by one, on CPUs at a sixth of the speed of the two reductions here.
+    """
+    size = scores.shape[-1]
+    greatest = jnp.max(scores, axis=-1, keepdims=True)
+    places = jnp.where(scores == greatest, jnp.arange(size, dtype=jnp.int32), size - 1)  # of NaN the last
+    return jnp.min(places, axis=-1)
+
+
 def constrain(
     scores: jax.Array, tokens: jax.Array, valid: jax.Array, filled: jax.Array, made: jax.Array, decoding: Decoding
 ) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.generate.decoding import Prompt, bucket, chunks, generate, stream
-from research.generate.scores import cut_tail, nucleus
+from research.generate.scores import cut_tail, likeliest, nucleus
 from research.generate.settings import Decoding
 from research.models.heads import logits
 from research.models.rules import from_huggingface
@@ -71,6 +71,13 @@ def theirs(oracle, prompts, decoding):
     made = out.sequences[:, 1 if far else width :].tolist()
     ended = [tuple(row[: next((i + 1 for i, t in enumerate(row) if t in decoding.stop), len(row))]) for row in made]
     return list(zip(ended, out.sequences_scores.tolist() if beam else [None] * len(ended), strict=True))
+
+
+def test_the_likeliest_is_the_first_of_the_greatest():
+    scores = np.random.default_rng(0).integers(0, 9, (64, 50)).astype(np.float32)
+    scores[0], scores[1, 7:] = -np.inf, -np.inf
+    np.testing.assert_array_equal(likeliest(scores), scores.argmax(axis=1))
+    assert 0 <= likeliest(np.full((1, 50), np.nan, np.float32))[0] < 50
 
 
 @pytest.mark.parametrize(
