@@ -113,7 +113,7 @@ def test_a_report_has_a_row_for_it_and_tests_it_against_its_parts(runs, mixture,
     assert perplexities["cached + lstm"] == pytest.approx(mixture[1]["test"]["perplexity"])
     assert set(perplexities) == {"cached", "lstm", "cached + lstm"}
     page = (tmp_path / "report" / "table.md").read_text()
-    assert "mixed: what its parts took" in page and "counted: no updates" in page  # why neither has FLOPs
+    assert "a mixture: training FLOPs are told of its parts" in page and "counted: no updates" in page  # why neither has FLOPs
     tests = json.loads((tmp_path / "report" / "statistics.json").read_text())
     assert len(tests) == 2 and all(test["over"] == "documents" and test["not_tested"] is None for test in tests)
 
