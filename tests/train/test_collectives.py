@@ -121,7 +121,8 @@ def assert_only_what_the_mesh_should_cost(run, text):
     assert sorted(shape for kind, _, shape in found if kind == "all-gather") == whole  # each once, and nothing else
     assert {axes for kind, axes, _ in found if kind == "all-gather"} <= {("fsdp",)}
     rows = run.batch_size // (sizes["data"] * sizes["fsdp"])
-    states = rows * max(run.data.length, TARGET) * run.arch.width
+    width = max(run.arch.width, getattr(run.arch, "state_width", 0))  # a feed-forward model projects its context besides
+    states = rows * max(run.data.length, TARGET) * width
     assert all(math.prod(shape) <= states for _, axes, shape in found if axes == ("tensor",))  # no logits, no table
     assert {kind for kind, *_ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
     if sizes["data"] == 1:
