@@ -11,7 +11,7 @@ Parts:    overhead: the real `train`, with its log, progress and asynchronous ch
           the table with its gradient and both moments. The aim is at most 1.15.
           use: evaluation and greedy generation over training, in tokens a second. The aim is 1 or better.
 Result:   on two idle cores of an AMD EPYC: overhead 0.97, which is none; 168 million tokens a second; warm 6.5 to 8.2 s;
-          1.05; evaluation 3.2 times training, generation 0.76 times and with `--batch 64` 0.90, of which a third is
+          memory 1.05; evaluation 3.2 times training, generation 0.76 times and with `--batch 64` 0.90, of which a third is
           products and the rest many small kernels (experiments/results/bench_loop.jsonl, speed.md).
 Source:   pydocs, the text of this Python's own documentation; `memory` and `use` take random tokens. The model and the
           batch are those of experiments/bench.py.
