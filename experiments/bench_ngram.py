@@ -112,7 +112,7 @@ def measure(train, test, words: list[str], options) -> dict[str, Any]:
     scores, seconds = timed(lambda: model.score(test))
     row |= {"score": round(len(test) / seconds), "perplexity": round(float(np.exp(-scores.mean())), 2)}
     if options.peer_tokens and (nltk := optional("nltk.lm")):
-        row |= by_nltk(nltk, train[: options.peer_tokens], test[: options.peer_tokens // 100 + 1], options.order)
+        row |= by_nltk(nltk, train[: options.peer_tokens], test[: max(1, options.peer_tokens // 100)], options.order)
     if len(train) < 5_000_000 and options.order in KENLM and (kenlm := optional("kenlm")):
         row |= by_kenlm(kenlm, model, scores, test, words)
     return row

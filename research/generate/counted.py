@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.generate.scores import constrain, cut_tail
+from research.generate.scores import constrain, cut_tail, likeliest
 from research.generate.settings import Decoding
 from research.keys import key
 from research.models.ngram import NgramModel
@@ -44,7 +44,7 @@ def tokens(
         if decoding.method == "sample":
             chosen = jax.random.categorical(jax.random.fold_in(sampling, made), cut_tail(scores, decoding)[0])
         else:
-            chosen = jnp.argmax(scores[0])
+            chosen = likeliest(scores)[0]
         row[0, filled] = int(chosen)
         yield int(chosen), float(found[int(chosen)])
         if int(chosen) in decoding.stop:

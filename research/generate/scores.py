@@ -1,7 +1,7 @@
 """What decoding does to the scores of the next token before one is taken: bans, penalties, and cuts of the tail.
 
-Each function maps float32[B, V] scores to scores; -inf is a token that cannot be taken. Orders, and what happens to ties,
-are those of `transformers`, so that the same settings give the same tokens.
+Each function but `likeliest`, which takes one, maps float32[B, V] scores to scores; -inf is a token that cannot be
+taken. Orders, and what happens to ties, are those of `transformers`, so that the same settings give the same tokens.
 """
 
 from __future__ import annotations

@@ -245,11 +245,13 @@ def _placement(sharding: Sharding | None) -> Callable[[str, np.ndarray], jax.Arr
     def copied(array: np.ndarray) -> np.ndarray:
         return np.array(array, np.float32, order="C")
 
+    where = sharding if sharding is None or callable(sharding) else flatten(sharding).__getitem__
+
     def place(path: str, array: np.ndarray) -> jax.Array:
         if where is None:
-            return jax.block_until_ready(jax.device_put(copied(array)))
-        made = jax.make_array_from_callback(array.shape, where(path), lambda index: copied(array[index]))
-        return jax.block_until_ready(made)
+            placed = jax.device_put(copied(array))
+        else:
+            placed = jax.make_array_from_callback(array.shape, where(path), lambda index: copied(array[index]))
+        return jax.block_until_ready(placed)
 
-    where = sharding if sharding is None or callable(sharding) else flatten(sharding).__getitem__
     return place
