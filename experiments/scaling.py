@@ -176,7 +176,8 @@ def paper(name: str, sizes: Sizes, width: int = 4, layers: int = 0) -> dict[str,
     sends 2 N (n - 1) / n, a gathering or scattering of N half of that (see `research.train.collectives`). Along data
     gradients are summed; along fsdp parameters are gathered once, and gradients scattered, or summed where they are
     vectors; along tensor states are summed behind each block's two branches, and the gradients of what enters them
-    before each projection. The two gradients of a table that is embedding and projection at once travel apart.
+    before each projection. The two gradients of a table that is embedding and projection at once travel apart, and so do
+    those of T5's bias in each block, which are summed along data and fsdp.
     """
     from research.models.build import parameter_shapes
     from research.models.paths import flatten
@@ -202,6 +203,10 @@ def paper(name: str, sizes: Sizes, width: int = 4, layers: int = 0) -> dict[str,
     states = arch.encoder_layers * source * (2 + projections) + arch.depth * target * (2 + projections)
     if arch.structure == "encoder-decoder":
         states += arch.depth * (2 * target + 2 * source)  # behind, and before the query; before key and value
+    if arch.positions == "relative":  # each block's gradient of the bias, [H, queries, keys]
+        bias = 4 * arch.heads / sizes["tensor"] * (arch.encoder_layers * source**2 + arch.depth * target**2)
+        for axis in ("data", "fsdp"):
+            sent[axis] += 2 * bias * part[axis]
     numbers = states * arch.width
     if "tensor" in sharding.spec("tokens/embedding", (arch.vocab_size, arch.width), sizes, arch):
         numbers += tokens * arch.width + lengths.scored * (arch.width + 3)  # largest logit, normaliser, target's logit

@@ -161,18 +161,6 @@ class Transformer(nn.Module):
         """Return the encoder's states [B, T, D] of tokens int32[B, T]."""
         return self.encoder(self.tokens(tokens), segments, deterministic, types=types)[0]
 
-    def decode(
-        self,
-        tokens: jax.Array,
-        segments: jax.Array | None = None,
-        prefix: jax.Array | None = None,
-        states: jax.Array | None = None,
-        source_segments: jax.Array | None = None,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """Return the decoder's states [B, T, D] of tokens int32[B, T], given the encoder's `states` [B, S, D]."""
-        return self.decoder(self.tokens(tokens), segments, deterministic, prefix, states, source_segments)[0]
-
     def extend(
         self,
         tokens: jax.Array,
@@ -213,10 +201,13 @@ class Transformer(nn.Module):
         """Return the last stack's states [B, T, D], before any head; arguments as in `__call__`."""
         if self.arch.structure == "encoder":
             return self.encode(tokens, segments, deterministic, types)
-        memory = None
-        if self.arch.structure == "encoder-decoder":
-            memory = self.encode(source, source_segments, deterministic)
-        return self.decode(tokens, segments, prefix, memory, source_segments, deterministic)
+        if self.arch.structure == "decoder":
+            return self.decoder(self.tokens(tokens), segments, deterministic, prefix)[0]
+        # Both are looked up at once: two look-ups would have two gradients as large as the table.
+        both = self.tokens(jnp.concatenate([source, tokens], axis=1))
+        read, written = jnp.split(both, [source.shape[1]], axis=1)
+        memory, _ = self.encoder(read, source_segments, deterministic)
+        return self.decoder(written, segments, deterministic, prefix, memory, source_segments)[0]
 
     def pool(self, states: jax.Array) -> jax.Array:
         """Return BERT's summary of the sequences whose first tokens have these `states`, [..., D]: a tanh layer."""

@@ -16,7 +16,7 @@ from research.models.paths import flatten
 from research.train import loss, sharding
 from research.train.collectives import collectives
 from research.train.step import trainer
-from tests.train.test_meshes import PAIRS, TARGET, make, record
+from tests.train.test_meshes import PAIRS, make, record
 from tests.train.test_step import WORDS
 
 SIZES = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -105,12 +105,10 @@ def as_used(run, sizes):
     return found
 
 
-def summed_whole(run, parameters):
+def summed_whole(parameters):
     """Return the paths of matrices whose gradients may be summed along fsdp, not scattered: those that it does not split
-    (a classifier's), the table that both stacks look up, of which XLA sums each one's gradient before it adds the two, and
-    BERT's types, which are all 0 here, so that their gradient is one vector."""
-    shared = ("tokens/embedding",) if getattr(run.arch, "structure", "") == "encoder-decoder" else ()
-    return [path for path, (split, _) in parameters.items() if not split or path.endswith(("types/embedding", *shared))]
+    (a classifier's), and BERT's types, which are all 0 here, so that their gradient is one vector."""
+    return [path for path, (split, _) in parameters.items() if not split or path.endswith("types/embedding")]
 
 
 def assert_only_what_the_mesh_should_cost(run, text):
@@ -122,12 +120,14 @@ def assert_only_what_the_mesh_should_cost(run, text):
     assert {axes for kind, axes, _ in found if kind == "all-gather"} <= {("fsdp",)}
     rows = run.batch_size // (sizes["data"] * sizes["fsdp"])
     width = max(run.arch.width, getattr(run.arch, "state_width", 0))  # a feed-forward model projects its context besides
-    states = rows * max(run.data.length, TARGET) * width
+    lengths = run.objective.lengths(run.data.length)
+    both = getattr(run.arch, "structure", "") == "encoder-decoder"  # whose two stacks' tokens are looked up at once
+    states = rows * (sum if both else max)((lengths.source, lengths.target)) * width
     assert all(math.prod(shape) <= states for _, axes, shape in found if axes == ("tensor",))  # no logits, no table
     assert {kind for kind, *_ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
     if sizes["data"] == 1:
         scattered = [math.prod(shape) * sizes["fsdp"] for kind, _, shape in found if kind == "reduce-scatter"]
-        kept = summed_whole(run, parameters)
+        kept = summed_whole(parameters)
         parts = [math.prod(shape) for path, (_, shape) in parameters.items() if path not in kept]
         assert set(parts) <= set(scattered) <= set(map(math.prod, whole))
         assert len(scattered) >= len(parts)  # of a tied table there are two
