@@ -26,6 +26,7 @@ from research.models.build import Model, empty
 from research.models.cache import Cache, Carried
 from research.models.heads import project
 from research.models.ngram import NgramModel
+from research.models.transformer import Transformer
 from research.types import UserError
 
 
@@ -218,9 +219,15 @@ def pad_batch(
     sizes = np.asarray([len(row.source) for row in rows])
     segments = (np.arange(far) < sizes[:, None]).astype(np.int32)
     numbers = [(_number(row), copy) for row, copy in zip(rows, [*copies, *[0] * len(rows)], strict=False)]
-    keys = jax.vmap(lambda pair: key(decoding.seed, "sampling", pair[0], pair[1]))(np.asarray(numbers, np.uint32))
+    keys = _named(key(decoding.seed, "sampling"), np.asarray(numbers, np.uint32))
     both = bool(rows[0].source)
     return Batch(tokens, valid, source if both else None, segments if both else None, keys)
+
+
+@jax.jit
+def _named(stream: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Return key[B], each that of `stream` at a pair of `numbers`, uint32[B, 2]; as `keys.key` gives it."""
+    return jax.vmap(lambda pair: jax.random.fold_in(jax.random.fold_in(stream, pair[0]), pair[1]))(numbers)
 
 
 def _number(prompt: Prompt) -> int:
@@ -298,12 +305,36 @@ def advance(
     return jax.lax.while_loop(lambda state: (state.made < until) & ~state.done.all(), step, state)
 
 
+@functools.partial(jax.jit, static_argnames="slots")
+def longer(state: State, slots: int) -> State:
+    """Return `state` with room for `slots` tokens a row."""
+    tokens = jnp.pad(state.tokens, ((0, 0), (0, slots - state.tokens.shape[1])))
+    return state._replace(tokens=tokens, cache=state.cache.longer(slots))
+
+
+def lengths(model: Model, rows: int, most: int) -> list[int]:
+    """Return for how many new tokens there is room at first, and after each time that the cache grows.
+
+    Every token reads the whole cache, so that one that grows by quarters is read five eighths as much; each size is a
+    program to compile. Below 6 D / rows slots the cache is smaller than the weights: there it does not pay.
+    """
+    whole = bucket(most)
+    part = max(-(-whole // 4), bucket(6 * model.arch.width // rows)) if isinstance(model, Transformer) else whole
+    return [*range(part, whole, part), whole]
+
+
 def _one_by_one(
     model: Model, params: Any, batch: Batch, most: int, decoding: Decoding, bidirectional: bool, size: int | None
 ) -> list[list[Generated]]:
-    state = begin(params, batch, model=model, new=bucket(most), bidirectional=bidirectional)
+    first, *others = lengths(model, len(batch.tokens), most)
+    state = begin(params, batch, model=model, new=first, bidirectional=bidirectional)
     settings = dataclasses.replace(decoding, max_new_tokens=0, seed=0, returned=1)  # do not compile for these
-    state = advance(params, state, batch, most, model=model, decoding=settings, size=size)
+    take = functools.partial(advance, model=model, decoding=settings, size=size)
+    state = take(params, state, batch, min(first, most))
+    for new in others:
+        if state.done.all():
+            break
+        state = take(params, longer(state, batch.tokens.shape[1] + new), batch, min(new, most))
     return [[made] for made in _made(state, batch, most, decoding.stop)]
 
 

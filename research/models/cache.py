@@ -49,6 +49,14 @@ class Cache(NamedTuple):
         """Return the cache with room taken for tokens of which `valid`, bool[B, T], are not padding."""
         return self._replace(index=self.index + valid.shape[1], valid=_filled(self.valid, valid, self.index))
 
+    def longer(self, slots: int) -> Cache:
+        """Return the cache with room for `slots` tokens a row."""
+        more = (0, slots - self.valid.shape[1])
+        blocks = (
+            kept._replace(own=tuple(jnp.pad(x, ((0, 0), (0, 0), more, (0, 0))) for x in kept.own)) for kept in self.blocks
+        )
+        return self._replace(valid=jnp.pad(self.valid, ((0, 0), more)), blocks=tuple(blocks))
+
     def back(self) -> Cache:
         """Return the cache before the last token, to be read again: it writes the same into the same slot."""
         return self._replace(index=self.index - 1)

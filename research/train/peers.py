@@ -159,8 +159,15 @@ class Watch:
 
     def start(self) -> None:
         """Begin; the service is there."""
-        for run in (self._talk, self._judge):
-            threading.Thread(target=run, name="watch", daemon=True).start()
+        self._threads = [threading.Thread(target=run, name="watch", daemon=True) for run in (self._talk, self._judge)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the watch, before the service does: a thread that is in a call when Python ends takes the process down."""
+        self.over.set()
+        for thread in self._threads:
+            thread.join(GRACE)
 
     def lost(self) -> None:
         """End this process: the connection to process 0 is closed."""

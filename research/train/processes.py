@@ -84,17 +84,20 @@ def check_shared(folder: pathlib.Path) -> None:
         return
     with contextlib.ExitStack() as stack:
 
-        def make() -> str:
-            there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-            return os.path.relpath(stack.enter_context(tempfile.NamedTemporaryFile(dir=there, prefix=".seen-by-all-")).name)
+        def make() -> tuple[int, str]:
+            up, there = next((up, path) for up, path in enumerate(folders) if path.exists())
+            made = stack.enter_context(tempfile.NamedTemporaryFile(dir=there, prefix=".seen-by-all-")).name
+            return up, pathlib.Path(made).name
 
         def seen() -> bool:
+            path = folders[min(up, len(folders) - 1)] / name
             deadline = time.monotonic() + 30  # NFS may remember for so long what there was
-            while not name.exists() and time.monotonic() < deadline:
+            while not path.exists() and time.monotonic() < deadline:
                 time.sleep(0.2)
-            return name.exists()
+            return path.exists()
 
-        name = pathlib.Path(agreed("folder", make))
+        folders = [folder.absolute(), *folder.absolute().parents]  # of this process, which may name the same otherwise
+        up, name = agreed("folder", make)
         blind = [str(index) for index, sees in enumerate(gathered("folder", seen)) if not sees]
     if blind:
         what = f"--out {folder} in process {', '.join(blind)} is not the folder of process 0"
@@ -203,7 +206,7 @@ def joined(processes: Processes) -> Iterator[None]:
             gathered("end", lambda: None)
     except BaseException as error:
         _watch.fail(error)
-    _watch.over.set()
+    _watch.stop()
     jax.distributed.shutdown()
     _watch = None
 

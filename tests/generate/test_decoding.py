@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.generate.decoding import Prompt, bucket, chunks, generate, stream
+from research.generate import decoding as loop
+from research.generate.decoding import Prompt, bucket, chunks, generate, lengths, stream
 from research.generate.scores import cut_tail, likeliest, nucleus
 from research.generate.settings import Decoding
+from research.models.build import create
 from research.models.heads import logits
+from research.models.ladder import Recurrent
 from research.models.rules import from_huggingface
 from research.models.transformer import Transformer
 from research.types import UserError
@@ -210,6 +213,32 @@ def test_positions_end_a_text_and_lengths_are_rounded_up():
     assert [bucket(n) for n in (1, 2, 8, 9, 13, 17, 25, 100)] == [1, 8, 8, 12, 16, 24, 32, 128]
     rows = [(row, 0) for row in range(4)]
     assert list(chunks(model, prompts, rows, Decoding(max_new_tokens=4), 3)) == [[(2, 0), (0, 0), (1, 0)], [(3, 0)]]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_a_cache_that_grows_changes_no_token(name, monkeypatch):
+    _, model, params, prompts = both(name)
+    for decoding in (
+        Decoding(max_new_tokens=10, repetition_penalty=1.5, no_repeat_ngram=2),
+        Decoding(max_new_tokens=10, method="sample", stop=STOP, returned=2),
+        Decoding(max_new_tokens=10, stop=tuple(range(90))),  # the first token ends each
+    ):
+        whole = generate(model, params, prompts, decoding)
+        assert len(decoding.stop) < 90 or all(len(found.tokens) == 1 for row in whole for found in row)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "lengths", lambda model, rows, most: [1, 4, 7, 12])
+            grown = generate(model, params, prompts, decoding)
+        for row, other in zip(whole, grown, strict=True):
+            assert [found.tokens for found in row] == [found.tokens for found in other]
+            assert [found.score for found in row] == pytest.approx([found.score for found in other], abs=1e-5)
+
+
+def test_a_cache_grows_by_quarters_once_it_is_larger_than_the_weights():
+    model = Transformer(replace(ARCHS["gpt2"], width=256))
+    assert lengths(model, 16, 240) == [96, 192, 256]
+    assert lengths(model, 64, 240) == [64, 128, 192, 256]
+    assert lengths(model, 1, 240) == [256] and lengths(model, 16, 64) == [64]
+    assert lengths(create(Recurrent(width=256)), 64, 240) == [256]  # it keeps no tokens
 
 
 def test_a_source_may_fill_all_positions():
