@@ -9,10 +9,11 @@ Parts:    overhead: the real `train`, with its log, progress and asynchronous ch
           `cold` with the text prepared and no compiled program, `warm` with both. The aim is 10 s.
           memory: bytes that XLA reserves for a causal step at a vocabulary of 50,257 over those at 8,192, apart from
           the table with its gradient and both moments. The aim is at most 1.15.
-          use: evaluation and greedy generation over training, in tokens a second. The aim is 1 or better.
+          use: evaluation and greedy generation over training, in tokens a second: those made, or with seq2seq those
+          read, which is what its training counts. The aim is 1 or better.
 Result:   on two idle cores of an AMD EPYC: overhead 0.97, which is none; 168 million tokens a second; warm 6.5 to 8.2 s;
-          memory 1.05; evaluation 3.2 times training, generation 0.76 times and with `--batch 64` 0.90, of which a third is
-          products and the rest many small kernels (experiments/results/bench_loop.jsonl, speed.md).
+          memory 1.05; evaluation 3.0 to 3.2 times training, generation GENCLM; of seq2seq SEQ times
+          (experiments/results/bench_loop.jsonl, speed.md).
 Source:   pydocs, the text of this Python's own documentation; `memory` and `use` take random tokens. The model and the
           batch are those of experiments/bench.py.
 
@@ -257,7 +258,8 @@ def use(work: Work, rounds: int) -> Iterator[dict[str, Any]]:
     }
     if work.objective != "mlm":
         write = lambda: generate(made.model, params, prompts, decoding, batch_size=work.batch)  # noqa: E731
-        taken["generation"] = timed(write, work.batch * made_tokens)
+        counted = work.length if work.objective == "seq2seq" else made_tokens  # a row's inputs, as in training; what is made
+        taken["generation"] = timed(write, work.batch * counted)
     found = turns.alternate(taken, rounds)
     yield {
         "objective": work.objective,
