@@ -305,9 +305,8 @@ def advance(
     return jax.lax.while_loop(lambda state: (state.made < until) & ~state.done.all(), step, state)
 
 
-@functools.partial(jax.jit, static_argnames="slots")
 def longer(state: State, slots: int) -> State:
-    """Return `state` with room for `slots` tokens a row."""
+    """Return `state` with room for `slots` tokens a row; its cache is given up."""
     tokens = jnp.pad(state.tokens, ((0, 0), (0, slots - state.tokens.shape[1])))
     return state._replace(tokens=tokens, cache=state.cache.longer(slots))
 

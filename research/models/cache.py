@@ -50,12 +50,11 @@ class Cache(NamedTuple):
         return self._replace(index=self.index + valid.shape[1], valid=_filled(self.valid, valid, self.index))
 
     def longer(self, slots: int) -> Cache:
-        """Return the cache with room for `slots` tokens a row."""
-        more = (0, slots - self.valid.shape[1])
-        blocks = (
-            kept._replace(own=tuple(jnp.pad(x, ((0, 0), (0, 0), more, (0, 0))) for x in kept.own)) for kept in self.blocks
-        )
-        return self._replace(valid=jnp.pad(self.valid, ((0, 0), more)), blocks=tuple(blocks))
+        """Return the cache with room for `slots` tokens a row; outside jit, as this one is given up, array by array, so
+        that memory never holds both."""
+        more = slots - self.valid.shape[1]
+        blocks = (kept._replace(own=tuple(_moved(x, 2, more) for x in kept.own)) for kept in self.blocks)
+        return self._replace(valid=_moved(self.valid, 1, more), blocks=tuple(blocks))
 
     def back(self) -> Cache:
         """Return the cache before the last token, to be read again: it writes the same into the same slot."""
@@ -104,6 +103,12 @@ def read_on(read: Callable[..., Any], tokens: jax.Array, valid: jax.Array, memor
 
 def _filled(slots: jax.Array, valid: jax.Array, index: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(slots, valid, index, axis=1)
+
+
+def _moved(values: jax.Array, axis: int, more: int) -> jax.Array:
+    longer = jnp.pad(values, [(0, more if at == axis else 0) for at in range(values.ndim)])
+    values.delete()
+    return longer
 
 
 def empty(arch: Arch, batch: int, slots: int, dtype: jnp.dtype = jnp.float32) -> Cache:
