@@ -133,9 +133,8 @@ def _in_passes(
         return sum(stack.layers * (stack.block.input if remat else stack.block.kept) for stack in stacks)
 
     around = sum(stack.around for stack in passed) or rows * target * activations.ladder(arch, small)
-    # Zeros to add the gradients of looked-up words to are made beforehand: of each use apart where devices are summed.
     spread = mesh["data"] * mesh["fsdp"] > 1
-    zeros = table * (max(1, len(passed)) if spread else 1)
+    zeros = table  # to add the gradients of looked-up words to, made beforehand
     # Logits and their gradient, in whose place exponentials stood; then the table's gradient.
     yield Moment(gradients + zeros, around + kept(passed), 2 * chunk)
     yield Moment(gradients + zeros + table, around + kept(passed), 0 if several else chunk)
@@ -157,12 +156,12 @@ def _in_passes(
 def _at_sums(arch: Arch, mesh: dict[str, int], part: Trained) -> Moment:
     """Return the moment when a mesh of CPUs sums gradients over its devices, all at once.
 
-    There is what goes in beside what comes out; under fsdp this is so of the largest alone. Each use of the words'
-    table is summed apart.
+    There is what goes in beside what comes out; under fsdp this is so of the largest alone. The two uses of a tied table
+    are summed apart.
     """
     sizes = {shape.path: held(shape, {**mesh, "fsdp": 1}, arch) for shape in part.shapes}
     table = sizes.pop("tokens/embedding", 0)
-    uses = bool(arch.encoder_layers) + bool(arch.depth) + (arch.tied and arch.head == "vocabulary")
+    uses = 1 + (arch.tied and arch.head == "vocabulary")
     return Moment(2 * uses * table + sum(sizes.values()) * (2 if mesh["fsdp"] == 1 else 1))
 
 

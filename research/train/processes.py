@@ -75,29 +75,37 @@ def in_turn(name: str) -> Iterator[None]:
 
 
 def check_shared(folder: pathlib.Path) -> None:
-    """Refuse an output folder that lies on another disk in another process: checkpoints are written by all into one.
+    """Refuse an output folder that is another in another process: checkpoints are written by all into one.
 
     Raises:
-        UserError: A file that process 0 makes there is not seen in a process.
+        UserError: A file that process 0 makes there, or in the nearest folder above that exists, is not seen in a
+            process; or what is yet to be made below has other names; or it cannot be made.
     """
     if jax.process_count() == 1:
         return
     with contextlib.ExitStack() as stack:
 
-        def make() -> tuple[int, str]:
+        def make() -> tuple[int, list[str], str]:
             up, there = next((up, path) for up, path in enumerate(folders) if path.exists())
-            made = stack.enter_context(tempfile.NamedTemporaryFile(dir=there, prefix=".seen-by-all-")).name
-            return up, pathlib.Path(made).name
+            try:
+                made = stack.enter_context(tempfile.NamedTemporaryFile(dir=there, prefix=".seen-by-all-"))
+            except OSError as error:
+                raise UserError(f"--out {folder}: nothing can be written to {there} ({error.strerror})") from None
+            return up, below(up), pathlib.Path(made.name).name
+
+        def below(up: int) -> list[str]:
+            return [path.name for path in folders[:up]]
 
         def seen() -> bool:
-            path = folders[min(up, len(folders) - 1)] / name
+            if up >= len(folders) or below(up) != names:
+                return False
             deadline = time.monotonic() + 30  # NFS may remember for so long what there was
-            while not path.exists() and time.monotonic() < deadline:
+            while not (folders[up] / name).exists() and time.monotonic() < deadline:
                 time.sleep(0.2)
-            return path.exists()
+            return (folders[up] / name).exists()
 
-        folders = [folder.absolute(), *folder.absolute().parents]  # of this process, which may name the same otherwise
-        up, name = agreed("folder", make)
+        folders = [folder.absolute(), *folder.absolute().parents]  # of this process, which may reach the same otherwise
+        up, names, name = agreed("folder", make)
         blind = [str(index) for index, sees in enumerate(gathered("folder", seen)) if not sees]
     if blind:
         what = f"--out {folder} in process {', '.join(blind)} is not the folder of process 0"

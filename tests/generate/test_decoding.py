@@ -17,7 +17,7 @@ from research.models.ladder import Recurrent
 from research.models.rules import from_huggingface
 from research.models.transformer import Transformer
 from research.types import UserError
-from tests.models.oracles import ARCHS, PAD, torch_model
+from tests.models.oracles import ARCHS, PAD, VOCABULARY, torch_model
 
 STOP = (2, 11)
 SETTINGS = {
@@ -215,30 +215,37 @@ def test_positions_end_a_text_and_lengths_are_rounded_up():
     assert list(chunks(model, prompts, rows, Decoding(max_new_tokens=4), 3)) == [[(2, 0), (0, 0), (1, 0)], [(3, 0)]]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5"])
-def test_a_cache_that_grows_changes_no_token(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "decoding"),
+    [
+        ("gpt2", Decoding(max_new_tokens=10, repetition_penalty=1.5, no_repeat_ngram=2)),
+        ("t5", Decoding(max_new_tokens=10, method="sample", stop=STOP, returned=2)),
+    ],
+)
+def test_a_cache_that_grows_changes_no_token(name, decoding, monkeypatch):
     _, model, params, prompts = both(name)
-    for decoding in (
-        Decoding(max_new_tokens=10, repetition_penalty=1.5, no_repeat_ngram=2),
-        Decoding(max_new_tokens=10, method="sample", stop=STOP, returned=2),
-        Decoding(max_new_tokens=10, stop=tuple(range(90))),  # the first token ends each
-    ):
-        whole = generate(model, params, prompts, decoding)
-        assert len(decoding.stop) < 90 or all(len(found.tokens) == 1 for row in whole for found in row)
-        with monkeypatch.context() as patch:
-            patch.setattr(loop, "lengths", lambda model, rows, most: [1, 4, 7, 12])
-            grown = generate(model, params, prompts, decoding)
-        for row, other in zip(whole, grown, strict=True):
-            assert [found.tokens for found in row] == [found.tokens for found in other]
-            assert [found.score for found in row] == pytest.approx([found.score for found in other], abs=1e-5)
+    whole = generate(model, params, prompts, decoding)
+    monkeypatch.setattr(loop, "lengths", lambda model, rows, most: [4, 12])
+    grown = generate(model, params, prompts, decoding)
+    for row, other in zip(whole, grown, strict=True):
+        assert [found.tokens for found in row] == [found.tokens for found in other]
+        assert [found.score for found in row] == pytest.approx([found.score for found in other], abs=1e-5)
 
 
-def test_a_cache_grows_by_quarters_once_it_is_larger_than_the_weights():
+def test_a_cache_does_not_grow_for_texts_that_have_ended(monkeypatch):
+    _, model, params, prompts = both("gpt2")
+    monkeypatch.setattr(loop, "lengths", lambda model, rows, most: [1, 12])
+    monkeypatch.setattr(loop, "longer", None)
+    found = generate(model, params, prompts, Decoding(max_new_tokens=10, stop=tuple(range(VOCABULARY))))
+    assert [len(row[0].tokens) for row in found] == [1] * 4
+
+
+def test_a_cache_grows_once_where_it_is_larger_than_the_weights():
     model = Transformer(replace(ARCHS["gpt2"], width=256))
-    assert lengths(model, 16, 240) == [96, 192, 256]
-    assert lengths(model, 64, 240) == [64, 128, 192, 256]
+    assert lengths(model, 16, 240) == [128, 256] and lengths(model, 64, 60) == [32, 64]
     assert lengths(model, 1, 240) == [256] and lengths(model, 16, 64) == [64]
     assert lengths(create(Recurrent(width=256)), 64, 240) == [256]  # it keeps no tokens
+    assert all(first < most for most in range(1, 600) for first in lengths(model, 10**6, most)[:-1])  # it is needed
 
 
 def test_a_source_may_fill_all_positions():

@@ -47,17 +47,21 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_what_attend_computes_and_so_are_its_gradients(name, xla):
+def test_it_is_what_attend_computes_and_so_are_its_gradients(name, dtype, xla):
     keys, how = CASES[name]
-    given = operands(keys)
+    given = operands(keys, dtype)
     ours = {key: value for key, value in how.items() if key != "causal"}
-    weights = jnp.asarray(np.random.default_rng(2).normal(size=(2, 8, 4, 8)), jnp.float32)
+    weights = jnp.asarray(np.random.default_rng(2).normal(size=(2, 8, 4, 8)), dtype)
     found, pull = jax.vjp(lambda *x: fused_attend(*x, **how), *given)
-    wanted, push = jax.vjp(lambda *x: attend(*x, **ours), *given)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    for a, b in zip(pull(weights), push(weights), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    exact = [x.astype(jnp.float32) for x in given]  # as bfloat16 rounded them
+    wanted, push = jax.vjp(lambda *x: attend(*x, **ours), *exact)
+    pairs = zip((found, *pull(weights)), (wanted, *push(weights.astype(jnp.float32))), strict=True)
+    for a, b in pairs:
+        assert a.dtype == dtype
+        close = 1e-5 if dtype == jnp.float32 else 2**-6 * float(jnp.max(jnp.abs(b)))  # two units of the largest's last bit
+        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=close)
     if name == "across":
         assert not np.any(found[1, 5:])
 

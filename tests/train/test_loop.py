@@ -246,3 +246,19 @@ def test_patience_counts_evaluations_since_the_best():
     assert loop.cost_of(small.run("causal", "x", best_by="pearson"), {"loss": 1.0, "pearson": None}) == float("inf")
     with pytest.raises(UserError, match="best_by is unigram_loss"):
         loop.cost_of(small.run("causal", "x", best_by="unigram_loss"), {"loss": 1.0, "unigram_loss": 2.0})
+
+
+@pytest.mark.slow
+def test_a_second_start_compiles_nothing(source, tmp_path):
+    experiment = small.experiment("causal", source, tmp_path / "experiment.py")
+    environment = {**os.environ, "TERCET_CACHE": str(tmp_path / "cache")} | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+    def programs(out):
+        command = [sys.executable, "-m", "research", "train", str(experiment), "--out", str(tmp_path / out)]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=200)
+        return {path.name: path.read_bytes() for path in (tmp_path / "cache" / "compiled").rglob("*-cache")}
+
+    first = programs("one")
+    assert any(name.startswith("jit_update") for name in first)
+    assert programs("two") == first

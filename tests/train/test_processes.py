@@ -84,7 +84,7 @@ def test_two_processes_train_as_one_and_one_goes_on_from_their_checkpoint(source
     np.testing.assert_allclose(*tables, atol=1e-5)
 
 
-def test_each_process_reads_the_rows_of_its_devices(source):
+def test_one_process_reads_all_rows_and_places_them():
     mesh = sharding.create_mesh(Mesh(data=2, fsdp=2, tensor=2))
     assert processes.own_rows(mesh, 16) == slice(0, 16)
     record = {"tokens": np.arange(64, dtype=np.int32).reshape(16, 4)}
@@ -291,14 +291,14 @@ def test_what_one_process_refuses_ends_all(source, tmp_path):
         (first,), (second,) = told(two)
         assert "process 0 was given another configuration (seed: 0 -> 1)" in second
         assert re.match(r"error: process 1 \(\S+\) ended: process 0 was given another", first)
-    own = [command(experiment, tmp_path / "here" / "run"), command(experiment, tmp_path / "there" / "run")]
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
-    with Several(tmp_path, own, heartbeat=60) as two:
-        assert two.wait() == [2, 2]
-        (line,), none = told(two)
-        assert "run in process 1 is not the folder of process 0: give one that all hosts share" in line and none == []
-    assert not any((tmp_path / "here").iterdir())
+    for folders in (("here/run", "there/run"), ("here/run", "here/other")):  # another disk, another name
+        with Several(tmp_path, [command(experiment, tmp_path / name) for name in folders], heartbeat=60) as two:
+            assert two.wait() == [2, 2]
+            (line,), none = told(two)
+            assert "run in process 1 is not the folder of process 0: give one that all hosts share" in line and none == []
+    assert not any((tmp_path / "here").iterdir()) and not any((tmp_path / "there").iterdir())
     with Several(tmp_path, command(experiment, tmp_path / "few", ("--mesh.data", 1)), heartbeat=60) as two:
         assert two.wait() == [2, 2]
         assert "takes 1 of 2 devices, and none of process 1" in str(told(two))
