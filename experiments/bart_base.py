@@ -6,7 +6,7 @@ Command:  python -m research train experiments/bart_base.py
 Devices:  these are for one, and the second goes on in the first's folder; for eight, add
           `--mesh.data 8 --microbatches 40` to both.
 Plan:     139,470,681 parameters, 901 training MFLOPs a token; on one H100 22 then 11 GiB and 54 days, on each of eight
-          18 then 8.8 GiB and 6.7 days, at an MFU of 0.4 (`python -m research plan`).
+          18 then 8.7 GiB and 6.7 days, at an MFU of 0.4 (`python -m research plan`).
 Source:   Lewis et al. (2020), "BART: Denoising Sequence-to-Sequence Pre-training for Natural Language Generation,
           Translation, and Comprehension", section 5.1: 8,000 sequences a batch, 500,000 steps, RoBERTa's text, GPT-2's
           byte-level BPE; text infilling of 30 % of the tokens by spans whose lengths are Poisson(3) (section 2.2), and
