@@ -3,9 +3,9 @@
 Command:  python -m experiments.bench [--objective mlm|clm|seq2seq] [--peer torch] [--json] [--dtype bfloat16] ...
 Cost:     on two cores half a minute an objective, and as much again for a peer.
 Result:   on two cores of an AMD EPYC, three rounds: mlm 7,838 tokens/s, 2.74 times transformers on PyTorch and 2.21 times
-          its Flax models of before; clm 7,023, 2.32 and 1.87 times, at 57 % of the roof (60 % in a run before, whose
-          roof was lower); seq2seq 5,589, 1.91 and 2.19 times; mlm with a vocabulary of 30,522 6,679, 4.81 and 3.37 times
-          (experiments/results/bench.jsonl).
+          its Flax models of before (4.57, by NAME=COMMAND); clm 7,023, 2.32 and 1.87 times, at 57 % of the roof (60 % in
+          a run before, whose roof was lower); seq2seq 5,589, 1.91 and 2.19 times; mlm with a vocabulary of 30,522, in
+          that run before, 6,679, 4.81 and 3.37 times (experiments/results/bench.jsonl, the runs one after the other).
 Work:     16 rows of 256 tokens; 4 blocks (T5 4 + 4) of width 256, 4 heads, vocabulary 8,192. A step is the one that
           `research train` does: rows looked up, fresh corruption, forward, backward with dropout 0.1, clipping, AdamW.
           mlm scores 15 % of the positions, clm each, seq2seq 64 of a target for 256 of a source. A token is one that

@@ -123,11 +123,13 @@ def overhead(work: Work, rounds: int) -> Iterator[dict[str, Any]]:
 
     bare()
     found = turns.alternate({"bare": bare, "loop": looped}, rounds)
+    each = [loop / step for step, loop in zip(found["bare"], found["loop"], strict=True)]
     yield {
         "objective": work.objective,
         "step_s": {name: round(statistics.median(each), 5) for name, each in found.items()},
         "spread": {name: turns.spread(each) for name, each in found.items()},
         "ratio": round(turns.ratio(found["bare"], found["loop"]), 4),
+        "ratio_spread": [round(min(each), 4), round(max(each), 4)],
     }
 
 

@@ -1,11 +1,12 @@
 """What a step sends between devices beside what it computes, on paper and compiled, and where meshes stop paying.
 
-Command:  python -m experiments.scaling [--model bert-base-uncased gpt2 t5-base] [--compile] [--devices 8 64 256]
+Command:  python -m experiments.scaling [--model bert-base-uncased gpt2 t5-base bart-base] [--compile] [--devices 8 64 256]
 Cost:     on paper 20 s; compiled, for as many CPU devices as are named and with no parameter allocated, one to two minutes
           each for a model and a number of devices.
 Result:   experiments/results/scaling.txt; experiments/scaling.md says what follows from it.
 Source:   published shapes and batches: BERT-base, 256 rows of 512 tokens (Devlin et al., 2019, appendix A.2); GPT-2 124M,
-          512 of 1,024 (Radford et al., 2019, section 2.3); T5-base, 128 of 512 (Raffel et al., 2020, section 3.1.2).
+          512 of 1,024 (Radford et al., 2019, section 2.3); T5-base, 128 of 512 (Raffel et al., 2020, section 3.1.2);
+          BART-base, 8,000 (Lewis et al., 2020, section 5.1) of 512.
           Peaks of an H100 SXM: 989 TFLOP/s of dense bfloat16 products, NVLink with 900 GB/s in both directions together
           (NVIDIA H100 datasheet), and a port of 400 Gb/s for each device of a node (NVIDIA DGX H100 user guide).
 """
@@ -47,6 +48,7 @@ MODELS = {
     "bert-base-uncased": Model("masked", 512, 256),
     "gpt2": Model("causal", 1024, 512),
     "t5-base": Model("span_corruption", 568, 128),  # 512 tokens read, 114 written
+    "bart-base": Model("denoising", 512, 8192),  # published are 8,000, which fewer meshes divide
 }
 
 
@@ -144,7 +146,7 @@ def vocabulary(size: int) -> Vocabulary:
     ids = np.arange(size)
     special = (ids < 3) | (ids >= size - 100)
     sentinels = ids[: -101 : -1].astype(np.int32)
-    return Vocabulary(size, 0, 1, 2, sentinels, ids[:0].astype(np.int32), special, ids < 0, ids < 0)
+    return Vocabulary(size, 0, 1, 2, sentinels, ids[:0].astype(np.int32), special, ids < 0, ids == 3)
 
 
 @functools.cache

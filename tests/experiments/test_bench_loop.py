@@ -45,7 +45,7 @@ def test_the_real_run_could_start(objective):
     assert run.steps == 50 and 0 < run.log_every < run.save_every < run.steps
 
 
-FIGURES = {"overhead": ("ratio", "step_s"), "loader": ("tokens_per_s",), "use": ("tokens_per_s", "over_training")}
+FIGURES = {"overhead": ("ratio", "ratio_spread", "step_s"), "loader": ("tokens_per_s",), "use": ("tokens_per_s", "over_training")}
 
 
 @pytest.mark.slow  # half a minute each: pydocs is read, and steps are compiled
