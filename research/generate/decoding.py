@@ -312,16 +312,15 @@ def longer(state: State, slots: int) -> State:
 
 
 def lengths(model: Model, rows: int, most: int) -> list[int]:
-    """Return for how many new tokens there is room at first, and where it pays after the cache has grown once.
+    """Return for how many new tokens there is room at first, and each time after the cache has grown.
 
-    Every token reads the whole cache, so that one of half the length for half the tokens is read three quarters as
-    much. It costs a second program to compile, and does nothing where the cache is smaller than the weights, below
-    6 D / rows slots: one text, and so `stream`, never pays. A beam search reorders its cache and keeps one length.
+    Every token reads the whole cache: one that grows by quarters is read five eighths as much. Each size is a program,
+    compiled when it is first met, and does nothing for a cache that is smaller than the weights, below 6 D / rows slots:
+    for one text, and so for `stream`, there is one. A beam search reorders its cache and keeps one length.
     """
     whole = bucket(most)
-    half = whole // 2
-    pays = isinstance(model, Transformer) and half < most and half * rows > 6 * model.arch.width
-    return [half, whole] if pays else [whole]
+    part = max(-(-whole // 4), bucket(6 * model.arch.width // rows)) if isinstance(model, Transformer) else whole
+    return [*range(part, min(whole, most), part), whole]
 
 
 def _one_by_one(
@@ -333,8 +332,9 @@ def _one_by_one(
     take = functools.partial(advance, model=model, decoding=settings, size=size)
     state = take(params, state, batch, min(first, most))
     for new in others:
-        if not state.done.all():
-            state = take(params, longer(state, batch.tokens.shape[1] + new), batch, most)
+        if state.done.all():
+            break
+        state = take(params, longer(state, batch.tokens.shape[1] + new), batch, min(new, most))
     return [[made] for made in _made(state, batch, most, decoding.stop)]
 
 

@@ -225,7 +225,7 @@ def test_positions_end_a_text_and_lengths_are_rounded_up():
 def test_a_cache_that_grows_changes_no_token(name, decoding, monkeypatch):
     _, model, params, prompts = both(name)
     whole = generate(model, params, prompts, decoding)
-    monkeypatch.setattr(loop, "lengths", lambda model, rows, most: [4, 12])
+    monkeypatch.setattr(loop, "lengths", lambda model, rows, most: [1, 4, 12])
     grown = generate(model, params, prompts, decoding)
     for row, other in zip(whole, grown, strict=True):
         assert [found.tokens for found in row] == [found.tokens for found in other]
@@ -240,12 +240,14 @@ def test_a_cache_does_not_grow_for_texts_that_have_ended(monkeypatch):
     assert [len(row[0].tokens) for row in found] == [1] * 4
 
 
-def test_a_cache_grows_once_where_it_is_larger_than_the_weights():
+def test_a_cache_grows_by_quarters_where_it_is_larger_than_the_weights():
     model = Transformer(replace(ARCHS["gpt2"], width=256))
-    assert lengths(model, 16, 240) == [128, 256] and lengths(model, 64, 60) == [32, 64]
+    assert lengths(model, 16, 240) == [96, 192, 256]
+    assert lengths(model, 64, 240) == [64, 128, 192, 256] and lengths(model, 64, 100) == [32, 64, 96, 128]
+    assert lengths(model, 64, 65) == [24, 48, 96]  # 72 would be enough
     assert lengths(model, 1, 240) == [256] and lengths(model, 16, 64) == [64]
     assert lengths(create(Recurrent(width=256)), 64, 240) == [256]  # it keeps no tokens
-    assert all(first < most for most in range(1, 600) for first in lengths(model, 10**6, most)[:-1])  # it is needed
+    assert all(size < most for most in range(1, 600) for size in lengths(model, 10**6, most)[:-1])
 
 
 def test_a_source_may_fill_all_positions():
