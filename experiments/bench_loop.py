@@ -11,9 +11,10 @@ Parts:    overhead: the real `train`, with its log, progress and asynchronous ch
           the table with its gradient and both moments. The aim is at most 1.15.
           use: evaluation and greedy generation over training, in tokens a second: those made, or with seq2seq those
           read, which is what its training counts. The aim is 1 or better.
-Result:   on two idle cores of an AMD EPYC: overhead 0.97, which is none; 168 million tokens a second; warm 6.5 to 8.2 s;
-          memory 1.05; evaluation 3.0 to 3.2 times training, generation 0.86 times with 16 rows, 1.09 with 32 and 1.16 with
-          64, of seq2seq 1.65 with 16 (experiments/results/bench_loop.jsonl, speed.md).
+Result:   on two cores of an AMD EPYC, others beside it: overhead 0.97 in one run and 1.06 in another, whose rounds gave
+          1.01 to 1.13: two hundredths are less than that machine tells apart; 168 million tokens a second; warm 6.5 to
+          8.2 s; memory 1.05; evaluation 3.0 to 3.3 times training; generation 0.92 times with 16 rows, 1.06 with 32 and
+          1.15 with 64, of seq2seq 1.83 with 16 (experiments/results/bench_loop.jsonl, speed.md).
 Source:   pydocs, the text of this Python's own documentation; `memory` and `use` take random tokens. The model and the
           batch are those of experiments/bench.py.
 
