@@ -13,7 +13,7 @@ Parts:    overhead: the real `train`, with its log, progress and asynchronous ch
           read, which is what its training counts. The aim is 1 or better.
 Result:   on two cores of an AMD EPYC, others beside it: overhead 0.97 in one run and 1.06 in another, whose rounds gave
           1.01 to 1.13: two hundredths are less than that machine tells apart; 168 million tokens a second; warm 6.5 to
-          8.2 s; memory 1.05; evaluation 3.0 to 3.3 times training; generation 0.92 times with 16 rows, 1.06 with 32 and
+          8.2 s; memory 1.05; evaluation 3.0 to 3.4 times training; generation 0.92 times with 16 rows, 1.06 with 32 and
           1.15 with 64, of seq2seq 1.83 with 16 (experiments/results/bench_loop.jsonl, speed.md).
 Source:   pydocs, the text of this Python's own documentation; `memory` and `use` take random tokens. The model and the
           batch are those of experiments/bench.py.
@@ -124,13 +124,13 @@ def overhead(work: Work, rounds: int) -> Iterator[dict[str, Any]]:
 
     bare()
     found = turns.alternate({"bare": bare, "loop": looped}, rounds)
-    each = [loop / step for step, loop in zip(found["bare"], found["loop"], strict=True)]
+    ratios = [loop / step for step, loop in zip(found["bare"], found["loop"], strict=True)]
     yield {
         "objective": work.objective,
         "step_s": {name: round(statistics.median(each), 5) for name, each in found.items()},
         "spread": {name: turns.spread(each) for name, each in found.items()},
         "ratio": round(turns.ratio(found["bare"], found["loop"]), 4),
-        "ratio_spread": [round(min(each), 4), round(max(each), 4)],
+        "ratio_spread": [round(min(ratios), 4), round(max(ratios), 4)],
     }
 
 

@@ -134,11 +134,10 @@ def _in_passes(
 
     around = sum(stack.around for stack in passed) or rows * target * activations.ladder(arch, small)
     spread = mesh["data"] * mesh["fsdp"] > 1
-    zeros = table  # to add the gradients of looked-up words to, made beforehand
+    gradients += table  # zeros to add the gradients of looked-up words to, made beforehand
     # Logits and their gradient, in whose place exponentials stood; then the table's gradient.
-    yield Moment(gradients + zeros, around + kept(passed), 2 * chunk)
-    yield Moment(gradients + zeros + table, around + kept(passed), 0 if several else chunk)
-    gradients += zeros
+    yield Moment(gradients, around + kept(passed), 2 * chunk)
+    yield Moment(gradients + table, around + kept(passed), 0 if several else chunk)
     scattered = {**mesh, "fsdp": 1} if cpu else mesh  # XLA:CPU sums gradients whole (`sharding.gathered`)
     for at, (name, layers, block, _) in reversed(list(enumerate(passed))):
         blocks = [shape for shape in part.shapes if shape.path.startswith(f"{name}/block_")]

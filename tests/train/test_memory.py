@@ -113,6 +113,7 @@ def sized(family, mesh, shape, remat, **fields) -> Run:
     ("family", "mesh", "shape", "remat"),
     [
         ("gpt2", "one", "round", False),
+        ("gpt2", "2 x 2 x 2", "round", True),
         ("t5", "2 x 2 x 2", "wide", True),
         *(pytest.param(*cell, marks=pytest.mark.slow) for cell in PRODUCT),
     ],
